@@ -1,0 +1,17 @@
+"""Structured pruning of any ONNX model; see README.md."""
+
+from graphprune.api import PruneResult as PruneResult
+from graphprune.api import apply as apply
+from graphprune.api import check as check
+from graphprune.api import plan as plan
+from graphprune.api import prune as prune
+from graphprune.check import Difference as Difference
+from graphprune.errors import GraphPruneError as GraphPruneError
+from graphprune.graph import DependencyGraph as DependencyGraph
+from graphprune.graph import analyze as analyze
+from graphprune.groups import Group as Group
+from graphprune.model import Model as Model
+from graphprune.model import load as load
+from graphprune.plan import Plan as Plan
+
+__version__ = "0.1.0"

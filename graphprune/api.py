@@ -1,0 +1,207 @@
+"""The Python interface: load, analyze, plan, apply, check, and prune, which is all of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_graphsurgeon as gs
+
+from graphprune.check import Feeds, compare_models, validate
+from graphprune.cost import Cost, measure
+from graphprune.errors import UsageError
+from graphprune.graph import DependencyGraph, analyze
+from graphprune.model import Model, load
+from graphprune.oracle import Verdict, verify
+from graphprune.passes.allocators import ALLOCATORS, Allocation, Limits
+from graphprune.passes.criteria import CRITERIA
+from graphprune.plan import Plan
+from graphprune.planner import Selection, make_plan, removed_units, search
+from graphprune.rewrite import cut
+from graphprune.target import fractions
+
+Source = str | Path | onnx.ModelProto | gs.Graph | Model
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """What :func:`prune` did.
+
+    Attributes:
+        before: cost of the original.
+        after: cost of the pruned model, measured on it.
+        plan: the decision.
+        verdict: of the oracle; None with ``verify=False``.
+        seconds: time per stage.
+        model: the pruned model.
+        output: where it was written.
+    """
+
+    before: Cost
+    after: Cost
+    plan: Plan
+    verdict: Verdict | None
+    seconds: Mapping[str, float]
+    model: Model
+    output: Path | None
+
+
+def _graph(source: Source | DependencyGraph, dims: Mapping[str, int] | None = None) -> DependencyGraph:
+    return source if isinstance(source, DependencyGraph) else analyze(load(source), dims)
+
+
+def plan(
+    model: Source | DependencyGraph,
+    *,
+    target: Mapping[str, float | str],
+    criterion: str = "l2",
+    allocator: str = "uniform",
+    kinds: Collection[str] | None = None,
+    exact_only: bool = False,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    align: int = 1,
+    floor: float = 0.1,
+    dims: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> Plan:
+    """Decides what goes.
+
+    Args:
+        model: a model or its dependency graph.
+        target: what may be kept: ``{"macs": 0.5}``, ``{"bytes": "20MB"}``; several at once are all met.
+        criterion: importance of a unit: "l1", "l2" or "random".
+        allocator: how the budget is shared: "uniform" or "global".
+        kinds: kinds of groups that may shrink (None: all).
+        exact_only: leave out groups over which a norm, softmax or mean runs.
+        include: globs over group, parameter and node names; empty for all.
+        exclude: globs of what to leave alone.
+        align: widths are kept as multiples of this.
+        floor: smallest kept fraction of each group.
+        dims: sizes for symbolic dimensions.
+        seed: of everything random.
+
+    Raises:
+        UsageError: an option makes no sense.
+        TargetError: the target can't be reached.
+    """
+    graph = _graph(model, dims)
+    _check_options(criterion, allocator, align, floor)
+    dense = graph.cost.evaluate()
+    targets = fractions(target, dense)
+    selection = Selection(kinds, exact_only, include, exclude)
+    groups = selection.choose(graph)
+    scores = CRITERIA[criterion](seed)(graph)
+    allocation = Allocation(groups, scores, Limits(floor, align))
+    removed = search(graph, allocation, ALLOCATORS[allocator], targets)
+    options: dict[str, Any] = {
+        "criterion": criterion, "allocator": allocator, "align": align, "floor": floor, "seed": seed,
+        "exact_only": exact_only, "kinds": sorted(kinds) if kinds is not None else None,
+        "include": list(include), "exclude": list(exclude),
+    }  # fmt: skip
+    return make_plan(graph, removed, targets, options)
+
+
+def _check_options(criterion: str, allocator: str, align: int, floor: float) -> None:
+    for noun, name, table in (("criterion", criterion, CRITERIA), ("allocator", allocator, ALLOCATORS)):
+        if name not in table:
+            message = f"unknown {noun} '{name}'"
+            raise UsageError(message, hint=f"one of {', '.join(sorted(table))}")
+    if align < 1:
+        message = f"cannot align widths to multiples of {align}"
+        raise UsageError(message, hint="--align 8")
+    if not 0.0 <= floor <= 1.0:
+        message = f"a floor of {floor} is no fraction"
+        raise UsageError(message, hint="--floor 0.1")
+
+
+def apply(model: Source | DependencyGraph, plan: Plan, *, dims: Mapping[str, int] | None = None) -> Model:
+    """The model cut as a plan says, valid by onnx.checker.
+
+    Raises:
+        PlanError: the plan does not fit the model.
+        ValidationError: the result is not a valid model.
+    """
+    graph = _graph(model, dims)
+    pruned = cut(graph.analysis, removed_units(graph, plan))
+    validate(pruned)
+    return pruned
+
+
+def check(
+    reference: Source, model: Source, *, data: Feeds | str | Path | None = None, seed: int = 0
+) -> list[Any]:
+    """How far the outputs of two models are apart: a :class:`~graphprune.check.Difference` per output."""
+    return compare_models(load(reference), load(model), data, seed=seed)
+
+
+def prune(
+    model: Source,
+    output: str | Path | None = None,
+    *,
+    target: Mapping[str, float | str] | None = None,
+    plan_out: str | Path | None = None,
+    use_plan: Plan | None = None,
+    verify_result: bool = True,
+    dims: Mapping[str, int] | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> PruneResult:
+    """All of it: plan, cut, validate, verify, write.
+
+    Args:
+        model: path or object; never changed.
+        output: path of the pruned model; None: nothing is written.
+        target: see :func:`plan`.
+        plan_out: where to write the plan.
+        use_plan: cut as this plan says instead of making one.
+        verify_result: run the masking oracle.
+        dims: sizes for symbolic dimensions.
+        seed: of everything random.
+        **options: further options of :func:`plan`.
+
+    Raises:
+        GraphPruneError: see the errors' exit codes; nothing is written then.
+    """
+    clock = _Clock()
+    source = load(model)
+    clock.stop("load")
+    graph = analyze(source, dims)
+    before = graph.cost.evaluate()
+    clock.stop("analyze")
+    decision = use_plan
+    if decision is None:
+        decision = plan(graph, target=target or {}, seed=seed, **options)
+    removed = removed_units(graph, decision)
+    clock.stop("plan")
+    pruned = cut(graph.analysis, removed)
+    validate(pruned)
+    clock.stop("rewrite")
+    verdict = verify(graph.analysis, removed, pruned, seed=seed) if verify_result else None
+    clock.stop("verify")
+    after = measure(pruned, dims)
+    decision = replace(decision, reached={k: round(v, 6) for k, v in after.ratio(before).items()})
+    if output is not None:
+        pruned.save(output)
+    if plan_out is not None:
+        decision.save(plan_out)
+    clock.stop("write")
+    written = Path(output) if output is not None else None
+    return PruneResult(before, after, decision, verdict, clock.laps, pruned, written)
+
+
+class _Clock:
+    """Seconds per stage."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def stop(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = now - self._last
+        self._last = now

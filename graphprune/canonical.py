@@ -1,0 +1,81 @@
+"""Bring a graph into the one form that everything after it expects.
+
+In canonical form there are no local functions, no Constant nodes, no Identity nodes (but those that
+name a graph output), the nodes are in topological order, and what can be computed from constants
+alone is an initializer under the name it had. Names, metadata, and the model's interface stay.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from graphprune.errors import ModelError
+from graphprune.fold_constants import fold_constants
+
+# Since this IR version an initializer need not be listed as an input, and one that is can be
+# replaced by the caller.
+OVERRIDABLE_SINCE = 4
+
+
+def canonicalise(model: ir.Model) -> ir.Model:
+    """Bring ``model`` into canonical form, in place, and return it.
+
+    An initializer that the graph also declares as an input (from IR version 4 on) stays an input: the
+    caller may replace it, so it is no constant. Before that version every initializer had to be
+    declared, and none could be replaced: those declarations go, and the IR version rises to 4.
+
+    Raises:
+        ModelError: the graph has a cycle, or a function can't be inlined.
+    """
+    default = model.opset_imports.pop("ai.onnx", None)  # the long name of the default domain
+    if default is not None:
+        model.opset_imports.setdefault("", default)
+    if "" not in model.opset_imports:
+        msg = "the model does not say which version of the ONNX operators it uses"
+        raise ModelError(msg, because="it imports no default operator set", hint="export it again")
+    if model.functions:
+        _inline(model)
+    if (model.ir_version or 0) < OVERRIDABLE_SINCE:
+        common.RemoveInitializersFromInputsPass()(model)
+        model.ir_version = OVERRIDABLE_SINCE
+    _sort(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    _drop_identities(model.graph)
+    fold_constants(model)
+    return model
+
+
+def _inline(model: ir.Model) -> None:
+    try:
+        common.InlinePass()(model)
+    except Exception as error:  # the pass wraps what it met in a class of its own
+        msg = "the model's local functions cannot be inlined"
+        because = str(error.__cause__ or error).splitlines()[0]
+        raise ModelError(msg, because=because, hint="export the model without functions") from error
+    common.RemoveUnusedFunctionsPass()(model)
+
+
+def _sort(model: ir.Model) -> None:
+    try:
+        common.TopologicalSortPass()(model)
+    except Exception as error:
+        msg = "the graph has a cycle"
+        because = "some node needs its own output, so the model can't be run"
+        raise ModelError(msg, because=because, hint="export the model again") from error
+
+
+def _drop_identities(graph: ir.Graph) -> None:
+    """Let consumers of an Identity read its input; one that names a graph output stays."""
+    for node in graph:
+        if node.op_type != "Identity" or node.domain != "" or node.outputs[0].is_graph_output():
+            continue
+        source, copy = node.inputs[0], node.outputs[0]
+        if source is None:
+            continue
+        if source.shape is None:
+            source.shape = copy.shape
+        if source.type is None:
+            source.type = copy.type
+        copy.replace_all_uses_with(source)
+        graph.remove(node, safe=True)

@@ -1,0 +1,138 @@
+"""Are two models the same function?  Same inputs, all outputs, and the tolerance that would pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from graphprune.errors import ValidationError
+from graphprune.model import Model
+from graphprune.runtime import session_options
+
+Feeds = Mapping[str, npt.NDArray[np.generic]]
+#: Protobuf messages end at 2 GiB; larger models are handed to the runtime as files.
+_IN_MEMORY_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one output is apart.
+
+    Attributes:
+        output: its name.
+        max_error: largest absolute difference (infinite when only one side is finite).
+        mean_error: mean absolute difference.
+        scale: largest absolute value of the reference.
+        cosine: cosine similarity of the flattened outputs.
+    """
+
+    output: str
+    max_error: float
+    mean_error: float
+    scale: float
+    cosine: float
+
+    def within(self, tolerance: float) -> bool:
+        """Is the largest difference at most ``tolerance`` times the reference's scale?"""
+        return self.max_error <= tolerance * max(self.scale, 1e-6)
+
+    @property
+    def passing_tolerance(self) -> float:
+        """The smallest tolerance that would pass."""
+        return self.max_error / max(self.scale, 1e-6)
+
+
+def session(model: Model, *, optimize: bool = False) -> ort.InferenceSession:
+    """An onnxruntime CPU session.
+
+    Raises:
+        ValidationError: onnxruntime refuses the model.
+    """
+    options = session_options()
+    if optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    try:
+        if model.weight_bytes < _IN_MEMORY_BYTES:
+            return ort.InferenceSession(
+                model.to_proto().SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            model.save(path)
+            return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a dozen unrelated classes
+        message = "onnxruntime refuses the model"
+        raise ValidationError(message, because=_short(error)) from error
+
+
+def run(model: Model, feeds: Feeds, *, optimize: bool = False) -> dict[str, npt.NDArray[np.generic]]:
+    """All outputs of a model.
+
+    Raises:
+        ValidationError: the model does not load or run.
+    """
+    runner = session(model, optimize=optimize)
+    try:
+        names = [o.name for o in runner.get_outputs()]
+        known = {i.name for i in runner.get_inputs()}
+        results = runner.run(names, {k: v for k, v in feeds.items() if k in known})
+    except Exception as error:
+        message = "onnxruntime can't run the model"
+        shapes = ", ".join(f"{k}{list(v.shape)}" for k, v in feeds.items())
+        raise ValidationError(message, where=shapes, because=_short(error)) from error
+    return dict(zip(names, results, strict=True))
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]
+
+
+def compare_outputs(
+    reference: Mapping[str, npt.NDArray[np.generic]], other: Mapping[str, npt.NDArray[np.generic]]
+) -> list[Difference]:
+    """Differences of all outputs.
+
+    Raises:
+        ValidationError: an output is missing or has another shape; never a skip.
+    """
+    found = []
+    for name, expected in reference.items():
+        actual = other.get(name)
+        if actual is None:
+            message = f"output '{name}' is missing"
+            raise ValidationError(message, because=f"the model has {', '.join(other)}")
+        found.extend(_difference(name, expected, actual))
+    return found
+
+
+def _difference(
+    name: str, expected: npt.NDArray[np.generic], actual: npt.NDArray[np.generic]
+) -> Sequence[Difference]:
+    if not isinstance(expected, np.ndarray) or expected.dtype.kind in "OUS":
+        same = bool(np.array_equal(np.asarray(expected, object), np.asarray(actual, object)))
+        return [Difference(name, 0.0 if same else float("inf"), 0.0, 1.0, float(same))]
+    if expected.shape != actual.shape:
+        message = f"output '{name}' has shape {list(actual.shape)} instead of {list(expected.shape)}"
+        raise ValidationError(message)
+    a, b = expected.astype(np.float64).ravel(), actual.astype(np.float64).ravel()
+    if not a.size:
+        return [Difference(name, 0.0, 0.0, 0.0, 1.0)]
+    finite = np.isfinite(a) & np.isfinite(b)
+    same = finite | (a == b) | (np.isnan(a) & np.isnan(b))
+    error = np.abs(a[finite] - b[finite])
+    worst = float(error.max(initial=0.0)) if same.all() else float("inf")
+    scale = float(np.abs(a[finite]).max(initial=0.0))
+    norm = float(np.linalg.norm(a[finite]) * np.linalg.norm(b[finite]))
+    cosine = float(a[finite] @ b[finite]) / norm if norm else float(worst == 0)
+    return [Difference(name, worst, float(error.mean()) if error.size else 0.0, scale, cosine)]
+
+
+def compare_models(reference: Model, other: Model, feeds: Feeds) -> list[Difference]:
+    """Runs both models on the same inputs (no graph optimisation) and compares all outputs."""
+    return compare_outputs(run(reference, feeds), run(other, feeds))

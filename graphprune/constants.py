@@ -1,0 +1,40 @@
+"""Constants of a graph: what counts as one, and how a computed value becomes one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx_ir as ir
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether ``value`` is an initializer that no caller can replace."""
+    return value is not None and value.is_initializer() and not value.is_graph_input()
+
+
+def replace_by_constant(graph: ir.Graph, value: ir.Value, tensor: ir.TensorProtocol) -> None:
+    """Let every consumer of ``value`` read an initializer of the same name that holds ``tensor``.
+
+    The producer stays; it must be removed before the graph is written (`drop_unused`).
+    """
+    constant = ir.Value(
+        name=value.name,
+        shape=ir.Shape(tensor.shape),
+        type=ir.TensorType(tensor.dtype),
+        const_value=tensor,
+        metadata_props=dict(value.metadata_props),
+    )
+    value.replace_all_uses_with(constant)
+    graph.register_initializer(constant)
+
+
+def drop_unused(graph: ir.Graph, nodes: Iterable[ir.Node]) -> None:
+    """Remove those of ``nodes`` (in topological order) that nobody reads, and their unread constants."""
+    for node in reversed(list(nodes)):
+        if any(value.uses() or value.is_graph_output() for value in node.outputs):
+            continue
+        sources = [value for value in node.inputs if value is not None]
+        graph.remove(node, safe=True)
+        for value in sources:
+            if is_constant(value) and not value.uses() and not value.is_graph_output():
+                graph.initializers.pop(value.name or "", None)

@@ -1,0 +1,66 @@
+"""The errors a user can meet, one exit code each.
+
+Deep code raises with a short reason; the message always has the same four lines
+(what, where, because, try), so that people and scripts can read it.
+"""
+
+from __future__ import annotations
+
+
+class GraphPruneError(Exception):
+    """Base of every error that graphprune raises on purpose.
+
+    Args:
+        what: one clause that names the object and what was found.
+        where: the node, tensor or file it concerns.
+        because: the reason.
+        hint: what would help (printed as ``try:``).
+    """
+
+    exit_code = 70
+
+    def __init__(
+        self, what: str, *, where: str | None = None, because: str | None = None, hint: str | None = None
+    ) -> None:
+        self.what, self.where, self.because, self.hint = what, where, because, hint
+        lines = [what]
+        for label, text in (("where:  ", where), ("because:", because), ("try:    ", hint)):
+            if text:
+                lines.append(f"  {label} {text}")
+        super().__init__("\n".join(lines))
+
+
+class ModelError(GraphPruneError):
+    """The input file or object is wrong (exit 1)."""
+
+    exit_code = 1
+
+
+class UsageError(GraphPruneError):
+    """The request makes no sense, whatever the model (exit 2)."""
+
+    exit_code = 2
+
+
+class PlanError(GraphPruneError):
+    """The plan does not fit the model (exit 1)."""
+
+    exit_code = 1
+
+
+class ValidationError(GraphPruneError):
+    """The pruned model is not what it must be; nothing was written (exit 3)."""
+
+    exit_code = 3
+
+
+class TargetError(GraphPruneError):
+    """The target can't be reached (exit 4)."""
+
+    exit_code = 4
+
+
+class InternalError(GraphPruneError):
+    """Our own fault (exit 70): please report."""
+
+    exit_code = 70

@@ -1,0 +1,257 @@
+"""The dependency graph of a model: groups, reasons, and a networkx view of who is tied to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from graphprune.algebra import Axis
+from graphprune.analysis import Analysis, Use
+from graphprune.cost import CostModel
+from graphprune.errors import UsageError
+from graphprune.fold_shapes import prepare
+from graphprune.groups import Group, find_groups
+from graphprune.model import Model
+
+
+@dataclass(frozen=True)
+class Step:
+    """One link of an explanation: at this node, these two axes share their units."""
+
+    node: str
+    op_type: str
+    source: tuple[str, int]
+    target: tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an axis can or can't be pruned, and what goes with it.
+
+    Attributes:
+        value: tensor name.
+        axis: axis asked for.
+        size: its size.
+        groups: ids of the groups its positions depend on.
+        members: parameter axes that shrink with it.
+        reasons: why (part of) it is blocked; empty if all of it can go.
+        chain: links from the axis to the node that blocks it (or to its other members).
+    """
+
+    value: str
+    axis: int
+    size: int
+    groups: list[str]
+    members: list[tuple[str, int]]
+    reasons: list[str]
+    chain: list[Step]
+
+
+class DependencyGraph:
+    """Everything known about what can go together.
+
+    Attributes:
+        model: the prepared model that the analysis ran on.
+        analysis: axes in terms of units.
+        groups: prunable and blocked groups.
+        cost: the cost model.
+    """
+
+    def __init__(self, analysis: Analysis, file_bytes: int, sha256: str) -> None:
+        self.analysis = analysis
+        self.model = analysis.model
+        self.sha256 = sha256
+        self.groups: list[Group] = find_groups(analysis)
+        self.cost = CostModel(analysis, file_bytes)
+
+    @cached_property
+    def group_of_unit(self) -> npt.NDArray[np.int32]:
+        """``[len(algebra)]`` index into ``groups`` of each unit, -1 for none."""
+        table = np.full(len(self.analysis.algebra), -1, np.int32)
+        for i, group in enumerate(self.groups):
+            table[group.units] = i
+        return table
+
+    @cached_property
+    def uses_by_key(self) -> dict[str, Use]:
+        """Parameters by ``OUTPUT_NAME:INPUT_INDEX``."""
+        return {use.key: use for use in self.analysis.uses.values()}
+
+    @cached_property
+    def _node_names(self) -> dict[str, str]:
+        return {n.outputs[0].name or "": n.name or "" for n in self.model.ir.graph}
+
+    def node_name_of_output(self, output: str) -> str:
+        """Name of the node whose first output is ``output`` (empty: it has none)."""
+        return self._node_names.get(output, "")
+
+    @cached_property
+    def nx(self) -> nx.Graph[Any]:
+        """Bipartite networkx graph: ``("axis", tensor, axis)`` and ``("op", node)`` vertices.
+
+        An edge says that this node reads or writes that axis; connected axes that share a ``groups``
+        entry are coupled there.
+        """
+        graph: nx.Graph[Any] = nx.Graph()
+        for node in self.model.ir.graph:
+            op = ("op", node.outputs[0].name)
+            graph.add_node(op, op_type=node.op_type, name=node.name or "", domain=node.domain)
+            for name, axes in self._axes_at(node):
+                for d, axis in enumerate(axes):
+                    ids = self.groups_of(axis)
+                    if not ids:
+                        continue
+                    vertex = ("axis", name, d)
+                    if vertex not in graph:
+                        graph.add_node(vertex, size=axis.size, groups=[g.id for g in ids])
+                    graph.add_edge(op, vertex)
+        return graph
+
+    def _axes_at(self, node: ir.Node) -> Iterable[tuple[str, list[Axis]]]:
+        for i, value in enumerate(node.inputs):
+            if value is None:
+                continue
+            use = self.analysis.uses.get((node, i))
+            axes = use.axes if use is not None else self.analysis.axes.get(value.name or "")
+            if axes is not None:
+                yield value.name or "", axes
+        for value in node.outputs:
+            if (value.name or "") in self.analysis.axes:
+                yield value.name or "", self.analysis.axes[value.name or ""]
+
+    def groups_of(self, axis: Axis) -> list[Group]:
+        """Groups whose units the axis' positions depend on, frozen ones included."""
+        if axis.is_plain:
+            return []
+        units = np.unique(self.analysis.algebra.resolve(axis))
+        found = np.unique(self.group_of_unit[units])
+        return [self.groups[i] for i in found.tolist() if i >= 0]
+
+    def axes_named(self, name: str) -> list[Axis]:
+        """Axes of a value or constant.
+
+        Raises:
+            UsageError: the model has no such tensor.
+        """
+        if name in self.analysis.axes:
+            return self.analysis.axes[name]
+        for use in self.analysis.uses.values():
+            if use.value.name == name:
+                return use.axes
+        value = self.model.ir.graph.initializers.get(name)
+        if value is not None and value.const_value is not None:
+            return [self.analysis.algebra.plain(int(n)) for n in value.const_value.shape.numpy()]
+        message = f"the model has no tensor '{name}'"
+        close = [n for n in self._names() if name in n][:3]
+        hint = f"one of {', '.join(close)}" if close else "a name that `graphprune inspect` lists"
+        raise UsageError(message, hint=hint)
+
+    def _names(self) -> list[str]:
+        return [*self.analysis.axes, *(v or "" for v in self.model.ir.graph.initializers)]
+
+    def explain(self, name: str, axis: int = 0) -> Explanation:
+        """What goes with an axis, or why it is blocked.
+
+        Raises:
+            UsageError: no such tensor or axis.
+        """
+        axes = self.axes_named(name)
+        if not -len(axes) <= axis < len(axes):
+            message = f"'{name}' has no axis {axis}"
+            raise UsageError(message, because=f"it has {len(axes)} axes")
+        axis %= len(axes)
+        groups = self.groups_of(axes[axis])
+        facts = self.analysis.facts
+        reasons = [str(facts.reasons[r]) for r in sorted(self.analysis.algebra.reasons(axes[axis]))]
+        if axes[axis].size == 1:
+            reasons = ["an axis of size 1 has nothing to give"]
+        elif not groups and not self._is_parameter(name):
+            reasons = reasons or ["no parameter makes this axis"]
+        members = sorted({(m.name, m.axis) for g in groups for m in g.members})
+        return Explanation(
+            name, axis, axes[axis].size, [g.id for g in groups], members, reasons, self._chain(name, axis, groups)
+        )
+
+    def _is_parameter(self, name: str) -> bool:
+        return any(use.value.name == name for use in self.analysis.uses.values())
+
+    def _chain(self, name: str, axis: int, groups: list[Group]) -> list[Step]:
+        """Shortest way from the axis to the node that froze it, through axes that share a group."""
+        start = ("axis", name, axis)
+        if start not in self.nx:
+            return []
+        wanted = {g.id for g in groups}
+        blockers = {
+            self.analysis.facts.reasons[r].node
+            for g in groups
+            for r in self.analysis.algebra.frozen_for(g.units[:1]).tolist()
+            if r
+        }
+        tree = nx.bfs_predecessors(self.nx.subgraph(self._coupled(wanted)), start)
+        before = dict(tree)
+        goal = next(
+            (v for v in before if v[0] == "op" and self.nx.nodes[v]["name"] in blockers), None
+        )
+        if goal is None:
+            outputs = {v.name for v in self.model.ir.graph.outputs}
+            goal = next((v for v in before if v[0] == "axis" and v[1] in outputs), None)
+        steps: list[Step] = []
+        while goal is not None and goal != start:
+            above = before[goal]
+            if goal[0] == "axis":
+                here = self.nx.nodes[above]
+                source = before[above]
+                steps.append(Step(here["name"], here["op_type"], source[1:], goal[1:]))
+                goal = source
+            else:
+                goal = above
+        return steps[::-1]
+
+    def _coupled(self, wanted: set[str]) -> list[Any]:
+        return [
+            v
+            for v, data in self.nx.nodes(data=True)
+            if v[0] == "op" or wanted.intersection(data["groups"])
+        ]
+
+    def prunable_params_fraction(self) -> float:
+        """Share of the weights' elements that lie at a removable position of some axis."""
+        total = stuck = 0
+        seen: set[int] = set()
+        algebra = self.analysis.algebra
+        for use in self.analysis.uses.values():
+            if id(use.value) in seen:
+                continue
+            seen.add(id(use.value))
+            sizes = [axis.size for axis in use.axes]
+            total += int(np.prod(sizes, dtype=np.int64))
+            fixed = [int((~(algebra.live(a) > 0).any(axis=1)).sum()) for a in use.axes]
+            stuck += int(np.prod(fixed, dtype=np.int64))
+        for value in self.model.ir.graph.initializers.values():
+            tensor = value.const_value
+            if id(value) not in seen and tensor is not None and tensor.dtype.is_floating_point():
+                total += tensor.size
+                stuck += tensor.size
+        return 1.0 - stuck / total if total else 0.0
+
+
+def analyze(model: Model, dims: dict[str, int] | None = None) -> DependencyGraph:
+    """Finds everything in a model that can be removed together.
+
+    Args:
+        model: from :func:`graphprune.load`; not changed.
+        dims: sizes for symbolic dimensions, by name (``{"batch": 2}``).
+
+    Raises:
+        ModelError: the model can't be understood.
+    """
+    prepared, trace = prepare(model, dims)
+    analysis = Analysis(prepared, trace).run()
+    return DependencyGraph(analysis, model.file_bytes, model.sha256)

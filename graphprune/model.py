@@ -1,0 +1,133 @@
+"""The model that everything works on: an onnx_ir model in canonical form, and where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import onnx
+import onnx_graphsurgeon as gs
+import onnx_ir as ir
+from onnx_ir import external_data
+
+from graphprune.canonical import canonicalise
+from graphprune.errors import ModelError
+from graphprune.reading import read_file, read_proto, tensors
+from graphprune.writing import write
+
+
+class Model:
+    """An ONNX model in canonical form (see `graphprune.canonical`).
+
+    Attributes:
+        ir: the graph; edit a `clone`, never a model that was passed in.
+        path: the file it was read from, None for an object in memory.
+    """
+
+    def __init__(self, model: ir.Model, *, path: Path | None = None, sha256: str | None = None) -> None:
+        self.ir = model
+        self.path = path
+        self._sha256 = sha256
+        self._data_files = frozenset(
+            Path(tensor.path).absolute()
+            for tensor in tensors(model)
+            if isinstance(tensor, ir.ExternalTensor)
+        )
+
+    @classmethod
+    def load(cls, source: str | Path | onnx.ModelProto | gs.Graph | ir.Model | Model) -> Model:
+        """Read a model; neither the file nor the object is ever changed.
+
+        Args:
+            source: a path, a `ModelProto`, a `gs.Graph`, an onnx_ir model, or a `Model` (returned
+                as it is).
+
+        Raises:
+            ModelError: the source is not a valid ONNX model.
+        """
+        if isinstance(source, Model):
+            return source
+        if isinstance(source, (str, Path)):
+            path = Path(source)
+            return cls(canonicalise(read_file(path)), path=path)
+        if isinstance(source, gs.Graph):
+            source = gs.export_onnx(source)
+        elif isinstance(source, ir.Model):
+            source = ir.serde.serialize_model(source)
+        if not isinstance(source, onnx.ModelProto):
+            msg = f"cannot load a model from a {type(source).__name__}"
+            raise ModelError(msg, hint="give a path, an onnx.ModelProto or a gs.Graph")
+        read = read_proto(source, where="the ModelProto", base_dir=Path())
+        return cls(canonicalise(read), sha256=_proto_digest(source))
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the input file's bytes, or of an object's deterministic serialization."""
+        if self._sha256 is None:
+            if self.path is None:
+                self._sha256 = _proto_digest(self.to_proto())
+            else:
+                self._sha256 = _file_digest(self.path)
+        return self._sha256
+
+    @property
+    def opset(self) -> int:
+        """Version of the default operator set."""
+        return self.ir.opset_imports[""]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all initializers."""
+        constants = (v.const_value for v in self.ir.graph.initializers.values())
+        return sum(tensor.nbytes for tensor in constants if tensor is not None)
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the model as a file, external data included."""
+        if self.path is None:
+            return self.to_proto().ByteSize()
+        return sum(f.stat().st_size for f in {self.path, *self._data_files})
+
+    def clone(self) -> Model:
+        """Copy the graph; the tensors are shared, since they are never written to."""
+        copy = Model(self.ir.clone(), path=self.path, sha256=self._sha256)
+        copy._data_files |= self._data_files
+        return copy
+
+    def to_proto(self) -> onnx.ModelProto:
+        """The model as one `ModelProto`, external data included."""
+        if not self._data_files:
+            return ir.serde.serialize_model(self.ir)
+        return ir.serde.serialize_model(external_data.load_to_model(self.ir.clone()))
+
+    def to_graphsurgeon(self) -> gs.Graph:
+        """The model as an onnx-graphsurgeon graph, external data included.
+
+        GraphSurgeon keeps neither metadata properties nor doc strings of nodes.
+        """
+        return gs.import_onnx(self.to_proto())
+
+    def save(self, path: str | Path) -> None:
+        """Write the model, with its weights in ``<name>.data`` if the source had external data too.
+
+        Raises:
+            ModelError: the path can't be written; nothing is left behind then.
+        """
+        write(self.ir, Path(path), external=bool(self._data_files), protected=self._data_files)
+
+
+def load(source: str | Path | onnx.ModelProto | gs.Graph | ir.Model | Model) -> Model:
+    """Read a model: see `Model.load`."""
+    return Model.load(source)
+
+
+def _file_digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _proto_digest(proto: onnx.ModelProto) -> str:
+    return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()

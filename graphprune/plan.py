@@ -1,0 +1,139 @@
+"""The plan: which positions of which parameters stay.  A JSON document, and all that a cut needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphprune.errors import ModelError, PlanError
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """What stays of one group: ``keep`` are sorted positions within the group."""
+
+    id: str
+    kind: str
+    exact: bool
+    size: int
+    keep: list[int]
+
+
+@dataclass(frozen=True)
+class ParameterPlan:
+    """What stays along one axis of one constant.
+
+    Attributes:
+        name: of the constant in the input file.
+        axis: the axis that shrinks.
+        size: its size before.
+        keep: sorted positions that stay.
+        uses: consuming inputs (``OUTPUT_NAME:INPUT_INDEX``) this entry is for; None: all.
+        groups: ids of the groups that the axis depends on.
+    """
+
+    name: str
+    axis: int
+    size: int
+    keep: list[int]
+    uses: list[str] | None
+    groups: list[str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A decision, ready to be saved, compared, applied again or carried to another framework."""
+
+    model_sha256: str
+    target: dict[str, float]
+    reached: dict[str, float]
+    groups: list[GroupPlan]
+    parameters: list[ParameterPlan]
+    schema_version: int = SCHEMA_VERSION
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document as plain dicts and lists."""
+        return asdict(self)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the document; the file appears whole or not at all.
+
+        Raises:
+            ModelError: the path can't be written.
+        """
+        path = Path(path)
+        part = path.with_name(f".{path.name}.part")
+        try:
+            part.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+            part.replace(path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            message = f"cannot write the plan to '{path}'"
+            raise ModelError(message, because=str(error.strerror), hint="a folder you can write to") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Reads a plan file.
+
+        Raises:
+            PlanError: the file is missing, no JSON, or no plan of this version.
+        """
+        try:
+            document = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            message = f"cannot read the plan '{path}'"
+            raise PlanError(message, because=str(error.strerror)) from error
+        except ValueError as error:
+            message = f"'{path}' is not a plan file"
+            raise PlanError(message, because=f"no valid JSON: {error}") from error
+        return cls.from_json(document, where=str(path))
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any], where: str = "the plan") -> Plan:
+        """A plan from its document, checked.
+
+        Raises:
+            PlanError: a field is missing or of the wrong type, or the version is unknown.
+        """
+        version = document.get("schema_version") if isinstance(document, Mapping) else None
+        if version != SCHEMA_VERSION:
+            message = f"cannot read a plan of schema_version {version!r}"
+            raise PlanError(message, where=where, hint=f"schema_version {SCHEMA_VERSION}")
+        try:
+            return cls(
+                model_sha256=str(document["model_sha256"]),
+                target={str(k): float(v) for k, v in document["target"].items()},
+                reached={str(k): float(v) for k, v in document["reached"].items()},
+                groups=[GroupPlan(**g) for g in document["groups"]],
+                parameters=[_parameter(p, where) for p in document["parameters"]],
+                options=dict(document.get("options", {})),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            message = "the plan is incomplete or malformed"
+            raise PlanError(message, where=where, because=f"{type(error).__name__}: {error}") from error
+
+
+def _parameter(entry: Mapping[str, Any], where: str) -> ParameterPlan:
+    plan = ParameterPlan(**entry)
+    keep = np.asarray(plan.keep)
+    ok = keep.ndim == 1 and keep.size > 0 and np.issubdtype(keep.dtype, np.integer)
+    if not ok or keep[0] < 0 or keep[-1] >= plan.size or (np.diff(keep) <= 0).any():
+        message = f"the kept indices of '{plan.name}', axis {plan.axis} are not valid"
+        raise PlanError(
+            message, where=where, because=f"they must be sorted, distinct and within 0..{plan.size - 1}"
+        )
+    return plan
+
+
+def positions(mask: npt.NDArray[np.bool_]) -> list[int]:
+    """Kept positions of a mask, as the plan file writes them."""
+    return [int(i) for i in np.flatnonzero(mask)]

@@ -1,0 +1,230 @@
+"""From scores and targets to a plan, and from a plan back to removed units."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphprune.cost import Cost
+from graphprune.errors import PlanError, TargetError, UsageError
+from graphprune.graph import DependencyGraph
+from graphprune.groups import Group
+from graphprune.passes.allocators import Allocation, Allocator, Limits
+from graphprune.plan import GroupPlan, ParameterPlan, Plan, positions
+from graphprune.rewrite.cut import Keeps
+
+Removed = npt.NDArray[np.bool_]
+_STEPS = 40
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which groups may shrink.
+
+    Attributes:
+        kinds: kinds of groups; None: all.
+        exact_only: leave out groups over which a statistic runs.
+        include: globs over group ids, parameter and node names; empty: everything.
+        exclude: globs that take out again.
+    """
+
+    kinds: Collection[str] | None = None
+    exact_only: bool = False
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+
+    def choose(self, graph: DependencyGraph) -> list[Group]:
+        """The groups of a model that may shrink, largest structures first.
+
+        Raises:
+            UsageError: a kind or glob matches nothing.
+        """
+        known = {g.kind for g in graph.groups} | {"channels", "heads", "head_dim", "conv_groups"}
+        for kind in self.kinds or ():
+            if kind not in known:
+                message = f"unknown kind '{kind}'"
+                raise UsageError(message, hint=f"one of {', '.join(sorted(known))}")
+        names = {g.id: _names(graph, g) for g in graph.groups}
+        for glob in (*self.include, *self.exclude):
+            if not any(_matches(names[g.id], glob) for g in graph.groups):
+                message = f"'{glob}' matches no group, parameter or node"
+                raise UsageError(message, hint="names that `graphprune inspect` lists")
+        return [g for g in graph.groups if self._takes(g, names[g.id])]
+
+    def _takes(self, group: Group, names: set[str]) -> bool:
+        return (
+            group.prunable
+            and group.size > 1
+            and (self.kinds is None or group.kind in self.kinds)
+            and (group.exact or not self.exact_only)
+            and (not self.include or any(_matches(names, glob) for glob in self.include))
+            and not any(_matches(names, glob) for glob in self.exclude)
+        )
+
+
+def _names(graph: DependencyGraph, group: Group) -> set[str]:
+    names = {group.id}
+    for member in group.members:
+        names |= {member.name, f"{member.name}:{member.axis}", member.use.rsplit(":", 1)[0]}
+        names.add(graph.node_name_of_output(member.use.rsplit(":", 1)[0]))
+    return names
+
+
+def _matches(names: Collection[str], glob: str) -> bool:
+    return any(fnmatchcase(name, glob) for name in names)
+
+
+def search(
+    graph: DependencyGraph,
+    allocation: Allocation,
+    allocator: Allocator,
+    targets: Mapping[str, float],
+) -> Removed:
+    """The smallest cut that an allocator finds to meet all targets.
+
+    Raises:
+        TargetError: even the largest cut does not; says how far it goes and what blocks the rest.
+    """
+    dense = graph.cost.evaluate()
+
+    def meets(removed: Removed) -> bool:
+        ratio = graph.cost.evaluate(removed).ratio(dense)
+        return all(ratio[metric] <= fraction for metric, fraction in targets.items())
+
+    most = allocator(allocation, 1.0)
+    if not meets(most):
+        raise _unreachable(graph, dense, graph.cost.evaluate(most), targets, allocation)
+    low, high, best = 0.0, 1.0, most
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        candidate = allocator(allocation, middle)
+        if meets(candidate):
+            high, best = middle, candidate
+        else:
+            low = middle
+    return best
+
+
+def _unreachable(
+    graph: DependencyGraph, dense: Cost, least: Cost, targets: Mapping[str, float], allocation: Allocation
+) -> TargetError:
+    ratio = least.ratio(dense)
+    missed = [f"{m}={f:.1%}" for m, f in targets.items() if ratio[m] > f]
+    reach = ", ".join(f"{m} {ratio[m]:.1%}" for m in targets)
+    blocked: dict[str, int] = {}
+    for group in graph.groups:
+        if not group.prunable:
+            blocked[group.reason or ""] = blocked.get(group.reason or "", 0) + len(group.members)
+    worst = sorted(blocked, key=lambda r: -blocked[r])[:3]
+    limits = allocation.limits
+    rest = "; ".join(worst) if worst else "nothing is blocked"
+    message = f"cannot reach {', '.join(missed)}"
+    return TargetError(
+        message,
+        where=f"the largest cut that {len(allocation.groups)} groups allow keeps {reach}",
+        because=f"each group keeps {limits.floor:.0%} (multiples of {limits.align}); blocked: {rest}",
+        hint="a larger target, --floor 0, fewer --exclude, or `graphprune inspect` for what is blocked",
+    )
+
+
+def make_plan(
+    graph: DependencyGraph,
+    removed: Removed,
+    targets: Mapping[str, float],
+    options: Mapping[str, Any] | None = None,
+) -> Plan:
+    """The document that describes a set of removed units."""
+    groups = []
+    for group in graph.groups:
+        gone = removed[group.units]
+        if gone.any():
+            groups.append(GroupPlan(group.id, group.kind, group.exact, group.size, positions(~gone)))
+    ratio = graph.cost.evaluate(removed).ratio(graph.cost.evaluate())
+    return Plan(
+        model_sha256=graph.sha256,
+        target=dict(targets),
+        reached={metric: round(value, 6) for metric, value in ratio.items()},
+        groups=groups,
+        parameters=_parameters(graph, removed),
+        options=dict(options or {}),
+    )
+
+
+def _parameters(graph: DependencyGraph, removed: Removed) -> list[ParameterPlan]:
+    keeps = Keeps(graph.analysis, removed)
+    variants: dict[tuple[str, int, bytes], list[str]] = {}
+    for use in graph.analysis.uses.values():
+        for d, mask in enumerate(keeps.of_use(use)):
+            if mask is not None:
+                variants.setdefault((use.value.name or "", d, mask.tobytes()), []).append(use.key)
+    total = {v.name or "": len(v.uses()) for v in graph.model.ir.graph.initializers.values()}
+    axes = {(u.value.name or "", d): a for u in graph.analysis.uses.values() for d, a in enumerate(u.axes)}
+    entries = []
+    for (name, d, mask), uses in variants.items():
+        keep = np.frombuffer(mask, bool)
+        everywhere = len(uses) == total[name]
+        groups = [g.id for g in graph.groups_of(axes[name, d]) if removed[g.units].any()]
+        entries.append(
+            ParameterPlan(name, d, len(keep), positions(keep), None if everywhere else uses, groups)
+        )
+    return entries
+
+
+def removed_units(graph: DependencyGraph, plan: Plan) -> Removed:
+    """The units that a plan removes, found from its parameters alone.
+
+    Raises:
+        PlanError: the plan names what the model does not have, or cuts coupled axes differently.
+    """
+    algebra = graph.analysis.algebra
+    wanted = _wanted(graph, plan)
+    dropped, kept = np.zeros(len(algebra), bool), np.zeros(len(algebra), bool)
+    for (node_key, d), mask in wanted.items():
+        rows = algebra.live(graph.uses_by_key[node_key].axes[d])
+        dropped[rows[~mask]] = True
+        kept[rows[mask]] = True
+    removed = dropped & ~kept
+    removed[0] = False
+    for use in graph.analysis.uses.values():
+        for d, axis in enumerate(use.axes):
+            if axis.is_plain:
+                continue
+            found = algebra.alive(axis, removed)
+            mask = wanted.get((use.key, d), np.ones(axis.size, bool))
+            if (found != mask).any():
+                message = f"the plan does not fit axis {d} of '{use.value.name}'"
+                raise PlanError(
+                    message,
+                    where=f"{use.node.op_type} '{use.node.name}', input {use.index}",
+                    because=f"it keeps {int(mask.sum())} of {axis.size} positions where its coupled axes keep "
+                    f"{int(found.sum())}, or others",
+                    hint="a plan made for this model",
+                )
+    return removed
+
+
+def _wanted(graph: DependencyGraph, plan: Plan) -> dict[tuple[str, int], npt.NDArray[np.bool_]]:
+    wanted: dict[tuple[str, int], npt.NDArray[np.bool_]] = {}
+    by_name: dict[str, list[str]] = {}
+    for key, use in graph.uses_by_key.items():
+        by_name.setdefault(use.value.name or "", []).append(key)
+    for entry in plan.parameters:
+        keys = by_name.get(entry.name, []) if entry.uses is None else entry.uses
+        for key in keys or [""]:
+            use_or_none = graph.uses_by_key.get(key)
+            if use_or_none is None or use_or_none.value.name != entry.name:
+                message = f"the plan cuts '{entry.name}', which the model does not have there"
+                raise PlanError(message, where=key or None, hint="a plan made for this model")
+            axes = use_or_none.axes
+            if not 0 <= entry.axis < len(axes) or axes[entry.axis].size != entry.size:
+                message = f"axis {entry.axis} of '{entry.name}' does not have {entry.size} positions"
+                raise PlanError(message, hint="a plan made for this model")
+            mask = np.zeros(entry.size, bool)
+            mask[entry.keep] = True
+            wanted[key, entry.axis] = mask
+    return wanted

@@ -1,0 +1,177 @@
+"""Evaluate a few nodes: onnxruntime for all of them at once, onnx's reference where it can't.
+
+Optimizations are off, so a value is what the kernels of the original graph would compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+from onnx.reference import ReferenceEvaluator
+
+# Initializers up to this size go into the model; larger ones are fed, which copies nothing.
+EMBED_BYTES = 1 << 16
+# Static inference propagates the values of small constants only.
+PROPAGATED_BYTES = 1 << 10
+UNFEEDABLE = frozenset({ir.DataType.STRING, ir.DataType.COMPLEX64, ir.DataType.COMPLEX128})
+
+
+@dataclass
+class Fragment:
+    """Some nodes of a graph with the values they read.
+
+    Attributes:
+        nodes: in topological order, without subgraphs that read outer values not listed here.
+        tensors: known values, by name.
+        extra: further nodes, such as ``Shape`` of a value in between.
+        opsets: opset imports of the model.
+        ir_version: of the model.
+    """
+
+    nodes: Sequence[ir.Node]
+    tensors: Mapping[str, ir.TensorProtocol]
+    opsets: Mapping[str, int]
+    ir_version: int
+    extra: Sequence[onnx.NodeProto] = field(default=())
+
+
+def session_options(*, threads: int = 0) -> ort.SessionOptions:
+    """Options for a silent session that runs the graph as it is written."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    options.enable_cpu_mem_arena = False
+    options.intra_op_num_threads = threads
+    return options
+
+
+class EvaluationError(Exception):
+    """A fragment that onnxruntime accepts can't be run with the given inputs."""
+
+
+def evaluate(
+    fragment: Fragment, outputs: Sequence[str], *, refuse: bool = False
+) -> dict[str, np.ndarray]:
+    """Compute ``outputs``; what can't be computed is left out.
+
+    Args:
+        fragment: the nodes and the values they read.
+        outputs: names of values that the fragment's nodes produce.
+        refuse: raise when a kernel refuses its inputs, instead of leaving its outputs out.
+
+    Raises:
+        EvaluationError: see ``refuse``.
+    """
+    if not outputs:
+        return {}
+    nodes = [ir.serde.serialize_node(node) for node in fragment.nodes] + list(fragment.extra)
+    try:
+        session, feeds = _session(fragment, nodes, outputs)
+    except Exception:  # onnxruntime raises a dozen unrelated classes for what it doesn't support
+        return _run_reference(fragment, nodes, outputs)
+    try:
+        results = session.run_with_ort_values(list(outputs), feeds)
+        return {name: value.numpy() for name, value in zip(outputs, results, strict=True)}
+    except Exception as error:
+        if refuse:
+            raise EvaluationError(str(error)) from error
+        return _run_reference(fragment, nodes, outputs)
+
+
+def infer(fragment: Fragment) -> dict[str, tuple[ir.DataType, tuple[int, ...]]]:
+    """Type and shape of what the fragment computes, where static inference can tell."""
+    graph = onnx.GraphProto(name="fragment")
+    graph.node.extend(ir.serde.serialize_node(node) for node in fragment.nodes)
+    for name, tensor in fragment.tensors.items():
+        if tensor.nbytes <= PROPAGATED_BYTES:
+            graph.initializer.append(_named(tensor, name))
+        else:
+            info = onnx.helper.make_tensor_value_info(name, int(tensor.dtype), list(tensor.shape))
+            graph.input.append(info)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(_model(graph, fragment), data_prop=True)
+    except Exception:  # an op that inference refuses; nothing is known then
+        return {}
+    found: dict[str, tuple[ir.DataType, tuple[int, ...]]] = {}
+    for info in inferred.graph.value_info:
+        tensor_type = info.type.tensor_type
+        dims = tensor_type.shape.dim
+        if tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
+            shape = tuple(dim.dim_value for dim in dims)
+            found[info.name] = (ir.DataType(tensor_type.elem_type), shape)
+    return found
+
+
+def _named(tensor: ir.TensorProtocol, name: str) -> onnx.TensorProto:
+    """``tensor`` under the name of its value, which may be another than its own."""
+    proto = onnx.TensorProto()
+    proto.CopyFrom(ir.serde.serialize_tensor(tensor))
+    proto.name = name
+    return proto
+
+
+def _session(
+    fragment: Fragment, nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]
+) -> tuple[ort.InferenceSession, dict[str, ort.OrtValue]]:
+    """A session over the fragment, and the large tensors to feed it with."""
+    graph = onnx.GraphProto(name="fragment", node=nodes)
+    feeds: dict[str, ort.OrtValue] = {}
+    for name, tensor in fragment.tensors.items():
+        if tensor.nbytes <= EMBED_BYTES or tensor.dtype.bitwidth < 8 or tensor.dtype in UNFEEDABLE:
+            graph.initializer.append(_named(tensor, name))
+            continue
+        dtype = int(tensor.dtype)
+        graph.input.append(onnx.helper.make_tensor_value_info(name, dtype, list(tensor.shape)))
+        array = np.ascontiguousarray(tensor.numpy())
+        if array.dtype.isbuiltin == 1:
+            feeds[name] = ort.OrtValue.ortvalue_from_numpy(array)
+        else:  # bfloat16 and the like, which numpy knows from an extension only
+            raw = array.view(np.uint8 if array.itemsize == 1 else np.uint16)
+            feeds[name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(raw, dtype)
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    proto = _model(graph, fragment).SerializeToString()
+    options = session_options()
+    return ort.InferenceSession(proto, options, providers=["CPUExecutionProvider"]), feeds
+
+
+def _run_reference(
+    fragment: Fragment, nodes: Iterable[onnx.NodeProto], outputs: Sequence[str]
+) -> dict[str, np.ndarray]:
+    known: dict[str, np.ndarray] = {}
+    for node in nodes:
+        names = [name for name in node.input if name]
+        for name in names:
+            if name not in known and name in fragment.tensors:
+                known[name] = fragment.tensors[name].numpy()
+        if any(name not in known for name in names):
+            continue
+        try:
+            results = _run_node(node, {name: known[name] for name in names}, fragment)
+        except Exception:  # a kernel that the reference lacks, or inputs that it refuses
+            continue
+        known.update(results)
+    return {name: known[name] for name in outputs if name in known}
+
+
+def _run_node(
+    node: onnx.NodeProto, inputs: Mapping[str, np.ndarray], fragment: Fragment
+) -> dict[str, np.ndarray]:
+    names = [name for name in node.output if name]
+    graph = onnx.GraphProto(name="node", node=[node])
+    for name, array in inputs.items():
+        dtype = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+        graph.input.append(onnx.helper.make_tensor_value_info(name, dtype, array.shape))
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    results = ReferenceEvaluator(_model(graph, fragment)).run(None, dict(inputs))
+    arrays = {n: np.asarray(r) for n, r in zip(names, results, strict=True) if r is not None}
+    return arrays
+
+
+def _model(graph: onnx.GraphProto, fragment: Fragment) -> onnx.ModelProto:
+    opsets = [onnx.helper.make_opsetid(d, v) for d, v in fragment.opsets.items()]
+    return onnx.ModelProto(ir_version=fragment.ir_version, graph=graph, opset_import=opsets)

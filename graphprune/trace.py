@@ -1,0 +1,176 @@
+"""Concrete shapes of every value, from one set of telling sizes and one set of usual ones.
+
+Static inference with concrete input sizes settles nearly everything without touching a weight. What
+it can't tell (shape arithmetic it doesn't follow, ops it doesn't know, sizes that depend on values)
+is run in onnxruntime, with zeros in place of large tensors of known shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from graphprune.constants import is_constant
+from graphprune.errors import ModelError
+from graphprune.inference import SMALL_ELEMENTS, Inferred, Skeleton, contradiction
+from graphprune.model import Model
+from graphprune.shape_run import run_rest
+from graphprune.sizes import Interface
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Sizes and small values of a model under two assignments of its symbolic dims.
+
+    A value that could not be traced (what an unknown op makes, sequences) is in none of the maps.
+
+    Attributes:
+        shapes: of every tensor in the main graph, initializers included, under the analysis sizes:
+            distinct primes for symbolic dims as far as the model runs with these.
+        nominal: the same under usual sizes (batch 1, length 128, sides 224, and overrides).
+        values: under the analysis sizes, what small tensors (up to 256 elements) hold that are
+            constants or computed from sizes and constants alone, or that an op reads as a shape.
+        dims: the analysis size of every symbolic dim, by name.
+        nominal_dims: the same, nominal.
+        traced: False if no assignment was free of contradictions: the shapes are then those that
+            static inference gives for the nominal sizes.
+        symbolic: axes that static inference names after a symbolic dim.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    nominal: Mapping[str, tuple[int, ...]]
+    values: Mapping[str, np.ndarray]
+    dims: Mapping[str, int]
+    nominal_dims: Mapping[str, int]
+    traced: bool
+    symbolic: frozenset[tuple[str, int]] = field(repr=False)
+
+    def is_dynamic(self, name: str, axis: int) -> bool:
+        """Whether the size of this axis depends on the symbolic dims.
+
+        Args:
+            name: of a value.
+            axis: counted from the front, or from the back if negative.
+        """
+        shape, nominal = self.shapes.get(name), self.nominal.get(name)
+        if shape is None or nominal is None:
+            return True
+        axis %= max(len(shape), 1)
+        return (
+            len(shape) != len(nominal)
+            or shape[axis] != nominal[axis]
+            or (name, axis) in self.symbolic
+        )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Shapes and values under one assignment."""
+
+    sizes: Mapping[str, int]
+    shapes: Mapping[str, tuple[int, ...]]
+    values: Mapping[str, np.ndarray]
+
+
+def trace(model: Model, dims: Mapping[str, int] | None = None) -> Trace:
+    """Find the shape of every value of ``model``, and the values of its shape arithmetic.
+
+    Args:
+        model: in canonical form.
+        dims: nominal sizes for symbolic dims, by name (an unnamed one is ``input:axis``).
+
+    Raises:
+        UsageError: ``dims`` names a dim that the model doesn't have.
+    """
+    overrides = dict(dims or {})
+    interface = Interface(model.ir)
+    interface.check(overrides)
+    skeleton = Skeleton(model.ir)
+    nominal = _first_run(model.ir, skeleton, interface, interface.nominal(overrides))
+    analysis = nominal
+    if interface.dims and nominal is not None:
+        analysis = _first_run(model.ir, skeleton, interface, interface.analysis(overrides))
+    traced = analysis is not None and nominal is not None
+    if analysis is None or nominal is None:
+        sizes = next(iter(interface.nominal(overrides)))
+        analysis = nominal = _static_run(model.ir, skeleton, interface, sizes)
+    return Trace(
+        shapes=analysis.shapes,
+        nominal=nominal.shapes,
+        values=analysis.values,
+        dims=analysis.sizes,
+        nominal_dims=nominal.sizes,
+        traced=traced,
+        symbolic=_symbolic_axes(skeleton, interface),
+    )
+
+
+def _first_run(
+    model: ir.Model, skeleton: Skeleton, interface: Interface, candidates: Iterator[dict[str, int]]
+) -> _Run | None:
+    """The run under the first of ``candidates`` that contradicts nothing."""
+    for sizes in candidates:
+        try:
+            shapes = interface.shapes(sizes)
+        except (ModelError, ZeroDivisionError):  # a dim that is no arithmetic on the others
+            continue
+        if any(size < 0 for shape in shapes.values() for size in shape):
+            continue
+        found = skeleton.infer(shapes, sizes=sizes)
+        if contradiction(model.graph, found) is not None:
+            continue
+        rest = run_rest(model, found)
+        if rest is None:
+            continue
+        return _complete(model, found, sizes, *rest)
+    return None
+
+
+def _static_run(
+    model: ir.Model, skeleton: Skeleton, interface: Interface, sizes: dict[str, int]
+) -> _Run:
+    """What static inference alone tells."""
+    try:
+        shapes = interface.shapes(sizes)
+    except (ModelError, ZeroDivisionError):
+        shapes = {}
+    return _complete(model, skeleton.infer(shapes, sizes=sizes), sizes, {}, {})
+
+
+def _complete(
+    model: ir.Model,
+    found: Inferred,
+    sizes: Mapping[str, int],
+    shapes: Mapping[str, tuple[int, ...]],
+    values: Mapping[str, np.ndarray],
+) -> _Run:
+    """Put inferred and traced shapes together, with the constants among the values."""
+    all_shapes = {name: shape for name in found.axes if (shape := found.shape(name)) is not None}
+    constants = {
+        value.name or "": value.const_value.numpy()
+        for value in model.graph.initializers.values()
+        if is_constant(value) and value.const_value is not None and _is_small(value.const_value)
+    }
+    return _Run(sizes, all_shapes | dict(shapes), constants | dict(values))
+
+
+def _is_small(tensor: ir.TensorProtocol) -> bool:
+    """Whether a constant is one that can be a shape, a padding, an axis, a scale or a count."""
+    return tensor.size <= SMALL_ELEMENTS and tensor.dtype != ir.DataType.STRING and (
+        not tensor.dtype.is_floating_point() or tensor.size <= 1
+    )
+
+
+def _symbolic_axes(skeleton: Skeleton, interface: Interface) -> frozenset[tuple[str, int]]:
+    """Axes that inference names after a symbolic dim when all of them are left open."""
+    names = {axis for axes in interface.symbols().values() for axis in axes if isinstance(axis, str)}
+    found = skeleton.infer(interface.symbols())
+    return frozenset(
+        (name, axis)
+        for name, axes in found.axes.items()
+        for axis, size in enumerate(axes)
+        if isinstance(size, str) and size in names
+    )

@@ -1,0 +1,62 @@
+"""Write a model so that a crash, a full disk or a bad path leaves what was there before.
+
+Everything is written into a scratch folder beside the target and renamed when it is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+
+import onnx_ir as ir
+
+from graphprune.errors import ModelError
+from graphprune.reading import tensors
+
+# protobuf refuses messages of 2 GiB and more; the nodes need some room as well.
+EMBED_LIMIT = 2**31 - 2**26
+
+
+def write(model: ir.Model, path: Path, *, external: bool, protected: Collection[Path] = ()) -> None:
+    """Write ``model`` to ``path``, its weights to ``<name>.data`` beside it if need be.
+
+    Args:
+        model: what to write; unchanged.
+        path: the target, replaced if it exists.
+        external: store the weights beside the file even when they would fit into it.
+        protected: data files that must not be replaced, since tensors are still read from them.
+
+    Raises:
+        ModelError: the target can't be written, or its data file is one of ``protected``.
+    """
+    external = external or sum(t.nbytes for t in tensors(model)) > EMBED_LIMIT
+    data = path.with_name(path.name + ".data")
+    if path.is_dir():
+        msg = f"cannot write '{path}'"
+        raise ModelError(msg, because="it is a folder", hint="give a file name")
+    if external and any(_same_file(data, file) for file in protected):
+        msg = f"cannot write '{path}': its data file is still in use"
+        because = f"the source model reads its weights from '{data}'"
+        raise ModelError(msg, where=str(data), because=because, hint="write to another name")
+    scratch: Path | None = None
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        ir.save(model, scratch / path.name, external_data=data.name if external else None)
+        if (scratch / data.name).exists():
+            os.replace(scratch / data.name, data)  # noqa: PTH105 (the atomic one, by name)
+        os.replace(scratch / path.name, path)  # noqa: PTH105
+    except OSError as error:
+        msg = f"cannot write '{path}'"
+        because = error.strerror or str(error)
+        hint = "check that the folder exists, may be written and has room"
+        raise ModelError(msg, where=str(path.parent), because=because, hint=hint) from error
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    return first.exists() and second.exists() and first.samefile(second)
