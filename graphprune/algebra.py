@@ -26,7 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 Labels = npt.NDArray[np.int32]
-_NO_LABELS = np.zeros(0, np.int32)
+#: Index of the reason "none given"; 0 means "not frozen".
+UNGIVEN = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +197,8 @@ class Algebra:
     def _freeze_units(self, units: Labels, why: int | Labels) -> None:
         keep = units > 0
         if keep.any():
-            self._frozen[units[keep]] = why if isinstance(why, int) else why[keep]
+            reason = np.broadcast_to(np.asarray(why, np.int32), units.shape)[keep]
+            self._frozen[units[keep]] = np.maximum(reason, UNGIVEN)
             self.version += 1
 
     def equate(self, a: Axis, b: Axis, why: int = 0) -> None:

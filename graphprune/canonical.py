@@ -10,8 +10,11 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from graphprune.constants import replace_by_constant
 from graphprune.errors import ModelError
 from graphprune.fold_constants import fold_constants
+from graphprune.inference import Skeleton
+from graphprune.shape_values import reads
 
 # Since this IR version an initializer need not be listed as an input, and one that is can be
 # replaced by the caller.
@@ -21,8 +24,8 @@ OVERRIDABLE_SINCE = 4
 def canonicalise(model: ir.Model) -> ir.Model:
     """Bring ``model`` into canonical form, in place, and return it.
 
-    An initializer that the graph also declares as an input (from IR version 4 on) stays an input: the
-    caller may replace it, so it is no constant. Before that version every initializer had to be
+    An initializer that the graph also declares as an input (from IR version 4 on) stays an input:
+    the caller may replace it, so it is no constant. Before that version every initializer had to be
     declared, and none could be replaced: those declarations go, and the IR version rises to 4.
 
     Raises:
@@ -40,8 +43,10 @@ def canonicalise(model: ir.Model) -> ir.Model:
         common.RemoveInitializersFromInputsPass()(model)
         model.ir_version = OVERRIDABLE_SINCE
     _sort(model)
+    _lift_tensors(model.graph)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _drop_identities(model.graph)
+    _settle_casts(model)
     fold_constants(model)
     return model
 
@@ -53,16 +58,61 @@ def _inline(model: ir.Model) -> None:
         msg = "the model's local functions cannot be inlined"
         because = str(error.__cause__ or error).splitlines()[0]
         raise ModelError(msg, because=because, hint="export the model without functions") from error
-    common.RemoveUnusedFunctionsPass()(model)
+    common.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
 
 
 def _sort(model: ir.Model) -> None:
+    if _is_sorted(model.graph):
+        return
     try:
         common.TopologicalSortPass()(model)
     except Exception as error:
         msg = "the graph has a cycle"
         because = "some node needs its own output, so the model can't be run"
         raise ModelError(msg, because=because, hint="export the model again") from error
+
+
+def _is_sorted(graph: ir.Graph) -> bool:
+    """Whether every node stands behind those that it reads from."""
+    seen: set[ir.Node] = set()
+    for node in graph:
+        for value in reads(node):
+            producer = value.producer()
+            if producer is not None and producer not in seen:
+                return False
+        seen.add(node)
+    return True
+
+
+def _lift_tensors(graph: ir.Graph) -> None:
+    """Turn Constant nodes that hold a tensor into initializers of the same name.
+
+    The pass that lifts all other kinds does this too, but takes a second for the thousands of them
+    that some exporters write.
+    """
+    for node in graph:
+        if node.op_type != "Constant" or node.domain != "" or node.outputs[0].is_graph_output():
+            continue
+        attribute = node.attributes.get("value")
+        if attribute is not None and attribute.type == ir.AttributeType.TENSOR:
+            replace_by_constant(graph, node.outputs[0], attribute.value)
+            graph.remove(node, safe=True)
+
+
+def _settle_casts(model: ir.Model) -> None:
+    """Turn CastLike into the Cast that it is, so that what is cast can be seen to be constant."""
+    nodes = [n for n in model.graph if n.op_type == "CastLike" and n.domain == ""]
+    types = Skeleton(model).infer({}).types if nodes else {}
+    for node in nodes:
+        example = node.inputs[1]
+        if example is None:
+            continue
+        dtype = types.get(example.name or "", example.dtype)
+        if dtype is None:
+            continue
+        node.op_type = "Cast"
+        node.attributes["to"] = ir.AttrInt64("to", int(dtype))
+        node.resize_inputs(1)
 
 
 def _drop_identities(graph: ir.Graph) -> None:

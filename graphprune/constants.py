@@ -19,7 +19,7 @@ def replace_by_constant(graph: ir.Graph, value: ir.Value, tensor: ir.TensorProto
     """
     constant = ir.Value(
         name=value.name,
-        shape=ir.Shape(tensor.shape),
+        shape=ir.Shape(tensor.shape.numpy()),
         type=ir.TensorType(tensor.dtype),
         const_value=tensor,
         metadata_props=dict(value.metadata_props),
@@ -29,7 +29,12 @@ def replace_by_constant(graph: ir.Graph, value: ir.Value, tensor: ir.TensorProto
 
 
 def drop_unused(graph: ir.Graph, nodes: Iterable[ir.Node]) -> None:
-    """Remove those of ``nodes`` (in topological order) that nobody reads, and their unread constants."""
+    """Remove those of ``nodes`` that nobody reads, and the constants that only they read.
+
+    Args:
+        graph: the graph that holds them.
+        nodes: in topological order.
+    """
     for node in reversed(list(nodes)):
         if any(value.uses() or value.is_graph_output() for value in node.outputs):
             continue

@@ -2,7 +2,9 @@
 
 All such nodes run once, as one small graph. Only the values that the rest of the graph reads are
 kept. Left alone are random ops, control flow, other domains, quantized weights (their scale is part
-of the stored model), and results that would blow the file up.
+of the stored model), and results that would blow the file up. A large weight in an external file
+that is only moved around (a Transpose for every linear layer) is not read: its consumer gets a
+tensor that does this when it is asked for its values.
 """
 
 from __future__ import annotations
@@ -24,6 +26,14 @@ UNFOLDABLE = frozenset({
     "QuantizeLinear", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
 })  # fmt: skip
 
+# Ops that only move elements: as cheap as reading them.
+MOVING = frozenset({
+    "Cast", "Concat", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose",
+    "Unsqueeze",
+})  # fmt: skip
+
+Types = Mapping[str, tuple[ir.DataType, tuple[int, ...]]]
+
 
 def fold_constants(model: ir.Model) -> None:
     """Replace what is computed from constants by initializers of the same name, in place."""
@@ -37,6 +47,10 @@ def fold_constants(model: ir.Model) -> None:
         blocked |= grown
         nodes = _constant_nodes(graph, blocked)
     frontier = {value.name: value for value in _frontier(nodes) if value.name}
+    for name, value in list(frontier.items()):
+        postponed = _postponed(model, value, types)
+        if postponed is not None:
+            replace_by_constant(graph, frontier.pop(name), postponed)
     results = evaluate(_fragment(model, nodes), list(frontier))
     for name, array in results.items():
         tensor = ir.tensor(array, name=name)
@@ -61,7 +75,9 @@ def _is_foldable(node: ir.Node) -> bool:
     return (
         node.domain == ""
         and node.op_type not in UNFOLDABLE
-        and not node.op_type.startswith(("Sequence", "Optional", "SplitToSequence", "ConcatFromSequence"))
+        and not node.op_type.startswith(
+            ("Sequence", "Optional", "SplitToSequence", "ConcatFromSequence")
+        )
         and not any(_holds_graph(attribute) for attribute in node.attributes.values())
         and not any(value.is_graph_output() for value in node.outputs)
         and not any(isinstance(value.type, ir.SequenceType) for value in node.outputs)
@@ -82,13 +98,11 @@ def _frontier(nodes: Collection[ir.Node]) -> list[ir.Value]:
     ]
 
 
-def _grown(
-    nodes: Collection[ir.Node], types: Mapping[str, tuple[ir.DataType, tuple[int, ...]]]
-) -> set[ir.Node]:
+def _grown(nodes: Collection[ir.Node], types: Types) -> set[ir.Node]:
     """Producers of results that are large, and much larger than what they are made of."""
     grown: set[ir.Node] = set()
     for value in _frontier(nodes):
-        if value.name not in types:
+        if value.name is None or value.name not in types:
             continue
         dtype, shape = types[value.name]
         size = prod(shape) * dtype.bitwidth // 8
@@ -100,17 +114,46 @@ def _grown(
 
 def _root_bytes(node: ir.Node) -> int:
     """Bytes of the distinct constants that ``node`` computes from."""
-    seen: set[ir.Value] = set()
+    sources = {value for inner in _closure(node) for value in inner.inputs if value is not None}
+    return sum(value.const_value.nbytes for value in sources if value.const_value is not None)
+
+
+def _closure(node: ir.Node) -> set[ir.Node]:
+    """``node`` and all nodes that it computes from."""
+    found = {node}
     stack = [node]
     while stack:
         for value in stack.pop().inputs:
-            if value is None or value in seen:
-                continue
-            seen.add(value)
-            producer = value.producer()
-            if producer is not None:
+            producer = value.producer() if value is not None else None
+            if producer is not None and producer not in found:
+                found.add(producer)
                 stack.append(producer)
-    return sum(value.const_value.nbytes for value in seen if value.const_value is not None)
+    return found
+
+
+def _postponed(model: ir.Model, value: ir.Value, types: Types) -> ir.LazyTensor | None:
+    """A tensor that moves large external weights around when it is read; None for anything else."""
+    name, producer = value.name or "", value.producer()
+    if name not in types or producer is None:
+        return None
+    dtype, shape = types[name]
+    closure = _closure(producer)
+    if prod(shape) * dtype.bitwidth // 8 <= LARGE_BYTES or any(
+        node.op_type not in MOVING for node in closure
+    ):
+        return None
+    whole = _fragment(model, [node for node in model.graph if node in closure])
+    if not any(isinstance(tensor, ir.ExternalTensor) for tensor in whole.tensors.values()):
+        return None
+    # The nodes themselves are taken apart when the graph drops them.
+    protos = [ir.serde.serialize_node(node) for node in whole.nodes]
+    fragment = Fragment([], whole.tensors, whole.opsets, whole.ir_version, protos)
+    return ir.LazyTensor(
+        lambda: ir.tensor(evaluate(fragment, [name])[name], name=name),
+        dtype=dtype,
+        shape=ir.Shape(shape),
+        name=name,
+    )
 
 
 def _fragment(model: ir.Model, nodes: Collection[ir.Node]) -> Fragment:
@@ -118,6 +161,6 @@ def _fragment(model: ir.Model, nodes: Collection[ir.Node]) -> Fragment:
         value.name: value.const_value
         for node in nodes
         for value in node.inputs
-        if is_constant(value) and value.name and value.const_value is not None
+        if value is not None and is_constant(value) and value.name and value.const_value is not None
     }
     return Fragment(list(nodes), tensors, model.opset_imports, model.ir_version or 8)

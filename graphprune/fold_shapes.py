@@ -1,10 +1,10 @@
 """Partial evaluation of shape arithmetic: what depends on fixed sizes alone becomes a constant.
 
-Exporters compute head sizes, window counts and ``1/sqrt(d)`` from Shape at run time. Once a channel is
-cut such a number would change with it, although the network was trained with the original one. Here
-every element of such a value is marked as known or open, from Shape on: an element is known when it
-depends on axes of fixed size only. Wholly known values become initializers of the same name. What
-depends on a symbolic dim stays as it is.
+Exporters compute head sizes, window counts and ``1/sqrt(d)`` from Shape at run time. Once a channel
+is cut such a number would change with it, although the network was trained with the original one.
+Here every element of such a value is marked as known or open, from Shape on: an element is known
+when it depends on axes of fixed size only. Wholly known values become initializers of the same
+name. What depends on a symbolic dim stays as it is.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from graphprune.constants import drop_unused, is_constant, replace_by_constant
 from graphprune.model import Model
+from graphprune.shape_ops import slices
 from graphprune.shape_values import structural_nodes
 from graphprune.trace import Trace, trace
 
@@ -150,7 +151,7 @@ class _Masks:
             perm = node.attributes.get_ints("perm", tuple(reversed(range(mask.ndim))))
             return [mask.transpose(perm)]
         if node.op_type == "Gather":
-            return [np.take(mask, self._ints(node, 1), axis=node.attributes.get_int("axis", 0))]
+            return [np.take(mask, self._indices(node), axis=node.attributes.get_int("axis", 0))]
         if node.op_type == "Slice":
             return [mask[self._slices(node, mask.ndim)]]
         if node.op_type == "Split":
@@ -159,22 +160,21 @@ class _Masks:
             return np.split(mask, cuts, axis)
         return []
 
+    def _indices(self, node: ir.Node) -> np.ndarray:
+        value = node.inputs[1]
+        return self._trace.values[value.name or "" if value is not None else ""]
+
     def _slices(self, node: ir.Node, rank: int) -> tuple[slice, ...]:
         starts, ends = self._ints(node, 1), self._ints(node, 2)
-        axes = self._ints(node, 3) if _has(node, 3) else np.arange(len(starts))
-        steps = self._ints(node, 4) if _has(node, 4) else np.ones(len(starts), np.int64)
-        found = [slice(None)] * rank
-        for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-            # Going backwards, an end before the first element is written as a huge negative number.
-            stop = None if step < 0 and end < -(2**31) + 1 else int(end)
-            found[axis] = slice(int(start), stop, int(step))
-        return tuple(found)
+        axes = self._ints(node, 3) if _has(node, 3) else range(len(starts))
+        steps = self._ints(node, 4) if _has(node, 4) else [1] * len(starts)
+        return slices(rank, starts, ends, axes, steps)
 
-    def _ints(self, node: ir.Node, index: int) -> np.ndarray:
+    def _ints(self, node: ir.Node, index: int) -> list[int]:
+        """An index input, every element of which is known."""
         value = node.inputs[index]
-        if value is not None and is_constant(value) and value.const_value is not None:
-            return value.const_value.numpy()
-        return self._trace.values[value.name or ""] if value is not None else np.empty(0, np.int64)
+        array = self._trace.values[value.name or ""] if value is not None else np.empty(0, np.int64)
+        return [int(i) for i in array.reshape(-1)]
 
 
 def _has(node: ir.Node, index: int) -> bool:

@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from graphprune.constants import is_constant
+from graphprune.runtime import named_proto
 from graphprune.sizes import evaluate_dim
 
 # Constants up to this many elements can be shapes, paddings, scales; inference reads their values.
@@ -60,10 +61,7 @@ class Skeleton:
             if tensor is None or not is_constant(value):
                 continue
             if tensor.size <= SMALL_ELEMENTS:
-                proto = onnx.TensorProto()
-                proto.CopyFrom(ir.serde.serialize_tensor(tensor))
-                proto.name = value.name
-                self._proto.initializer.append(proto)
+                self._proto.initializer.append(named_proto(tensor, value.name or ""))
             else:
                 info = _info(value.name, int(tensor.dtype), tensor.shape.numpy())
                 self._proto.input.append(info)
@@ -93,9 +91,7 @@ class Skeleton:
             proto.input.append(info)
         if sizes is not None:
             proto.value_info.extend(self._declarations(sizes))
-        model = onnx.ModelProto(
-            ir_version=self._ir_version, graph=proto, opset_import=self._opsets
-        )
+        model = onnx.ModelProto(ir_version=self._ir_version, graph=proto, opset_import=self._opsets)
         result = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
         return _collect(result)
 
@@ -148,8 +144,8 @@ def _collect(graph: onnx.GraphProto) -> Inferred:
     return Inferred(axes, types, frozenset(others))
 
 
-def contradiction(graph: ir.Graph, found: Inferred) -> str | None:
-    """Why these sizes can't be run, where inference accepted them; None if nothing speaks against it.
+def contradiction(graph: ir.Graph, known: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Why these sizes can't be run although inference accepts them; None if they can.
 
     Inference takes a Reshape's literal target on trust and doesn't compare a convolution's channels
     with its weight's.
@@ -157,9 +153,11 @@ def contradiction(graph: ir.Graph, found: Inferred) -> str | None:
     for node in graph:
         if node.domain != "" or node.op_type not in {"Reshape", "Conv", "ConvTranspose"}:
             continue
-        names = [value.name or "" for value in (node.inputs[0], node.inputs[1]) if value is not None]
-        shapes = [found.shape(name) for name in names]
-        result = found.shape(node.outputs[0].name or "")
+        names = [
+            value.name or "" for value in (node.inputs[0], node.inputs[1]) if value is not None
+        ]
+        shapes = [known.get(name) for name in names]
+        result = known.get(node.outputs[0].name or "")
         source = shapes[0]
         if source is None or len(shapes) < 2:
             continue

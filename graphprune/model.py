@@ -1,4 +1,4 @@
-"""The model that everything works on: an onnx_ir model in canonical form, and where it came from."""
+"""The model that everything works on: an onnx_ir graph in canonical form, and its source."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ class Model:
         path: the file it was read from, None for an object in memory.
     """
 
-    def __init__(self, model: ir.Model, *, path: Path | None = None, sha256: str | None = None) -> None:
+    def __init__(
+        self, model: ir.Model, *, path: Path | None = None, sha256: str | None = None
+    ) -> None:
         self.ir = model
         self.path = path
         self._sha256 = sha256
@@ -51,14 +53,18 @@ class Model:
             path = Path(source)
             return cls(canonicalise(read_file(path)), path=path)
         if isinstance(source, gs.Graph):
-            source = gs.export_onnx(source)
+            proto = gs.export_onnx(source)
         elif isinstance(source, ir.Model):
-            source = ir.serde.serialize_model(source)
-        if not isinstance(source, onnx.ModelProto):
+            proto = _embedded(source)
+        elif isinstance(source, onnx.ModelProto):
+            proto = onnx.ModelProto()
+            proto.CopyFrom(source)  # onnx_ir's tensors write through to the proto that they wrap
+        else:
             msg = f"cannot load a model from a {type(source).__name__}"
             raise ModelError(msg, hint="give a path, an onnx.ModelProto or a gs.Graph")
-        read = read_proto(source, where="the ModelProto", base_dir=Path())
-        return cls(canonicalise(read), sha256=_proto_digest(source))
+        digest = _proto_digest(proto)
+        read = read_proto(proto, where=f"the {type(source).__name__}", base_dir=Path())
+        return cls(canonicalise(read), sha256=digest)
 
     @property
     def sha256(self) -> str:
@@ -73,7 +79,7 @@ class Model:
     @property
     def opset(self) -> int:
         """Version of the default operator set."""
-        return self.ir.opset_imports[""]
+        return int(self.ir.opset_imports[""])
 
     @property
     def weight_bytes(self) -> int:
@@ -85,7 +91,7 @@ class Model:
     def file_bytes(self) -> int:
         """Size of the model as a file, external data included."""
         if self.path is None:
-            return self.to_proto().ByteSize()
+            return int(self.to_proto().ByteSize())
         return sum(f.stat().st_size for f in {self.path, *self._data_files})
 
     def clone(self) -> Model:
@@ -96,9 +102,7 @@ class Model:
 
     def to_proto(self) -> onnx.ModelProto:
         """The model as one `ModelProto`, external data included."""
-        if not self._data_files:
-            return ir.serde.serialize_model(self.ir)
-        return ir.serde.serialize_model(external_data.load_to_model(self.ir.clone()))
+        return _embedded(self.ir)
 
     def to_graphsurgeon(self) -> gs.Graph:
         """The model as an onnx-graphsurgeon graph, external data included.
@@ -119,6 +123,13 @@ class Model:
 def load(source: str | Path | onnx.ModelProto | gs.Graph | ir.Model | Model) -> Model:
     """Read a model: see `Model.load`."""
     return Model.load(source)
+
+
+def _embedded(model: ir.Model) -> onnx.ModelProto:
+    """``model`` as a proto that holds every initializer's bytes."""
+    if any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors(model)):
+        model = external_data.load_to_model(model.clone())
+    return ir.serde.serialize_model(model)
 
 
 def _file_digest(path: Path) -> str:

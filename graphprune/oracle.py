@@ -16,12 +16,15 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphprune.analysis import Analysis
+from graphprune.axes_kept import Keep, Keeps
 from graphprune.compare import compare_models
 from graphprune.errors import ValidationError
 from graphprune.model import Model
 from graphprune.rewrite.context import RepairContext
-from graphprune.rewrite.cut import Keep, Keeps, repair_node, slice_parameters, take
+from graphprune.rewrite.cut import repair_node, slice_parameters, take
+from graphprune.rewrite.sizes import CutSizes
 from graphprune.sample_inputs import sample_inputs
+from graphprune.sizes import Interface
 
 Removed = npt.NDArray[np.bool_]
 
@@ -59,9 +62,10 @@ def masked_reference(analysis: Analysis, removed: Removed) -> tuple[Model, list[
         analysis, keeps, nodes, zero, lambda use: use.is_zeroed and use.node not in embedded
     )
     slice_parameters(analysis, keeps, nodes, take, lambda use: use.node in embedded)
+    sizes = CutSizes(analysis.trace, keeps)
     for old in embedded:
-        repair_node(analysis, keeps, old, nodes[old])
-        _embed(keeps, old, nodes[old])
+        repair_node(sizes, keeps, old, nodes[old])
+        _embed(sizes, keeps, old, nodes[old])
     names = [f"{node.op_type} '{node.name or node.outputs[0].name}'" for node in embedded]
     return model, sorted(names)
 
@@ -79,11 +83,11 @@ def zero(tensor: ir.TensorProtocol, keep: Keep, name: str) -> ir.TensorProtocol:
     return ir.LazyTensor(read, dtype=tensor.dtype, shape=tensor.shape, name=name)
 
 
-def _embed(keeps: Keeps, old: ir.Node, new: ir.Node) -> None:
+def _embed(sizes: CutSizes, keeps: Keeps, old: ir.Node, new: ir.Node) -> None:
     """Lets a node of the reference work on kept positions: Gather before, scatter back behind."""
     graph = new.graph
     assert isinstance(graph, ir.Graph)  # noqa: S101 - nodes of the main graph only
-    context = RepairContext(new, 0, (), (), {})
+    context = RepairContext(new, 0, (), (), sizes)
     for i, value in enumerate(new.inputs):
         if value is None or (old, i) in keeps.analysis.uses:
             continue
@@ -124,6 +128,16 @@ def _scatter_back(
         node.replace_input_with(i, back.outputs[0])
 
 
+def run_sizes(analysis: Analysis) -> list[dict[str, int]]:
+    """Two sets of input sizes: the nominal ones, and others, with a batch of two."""
+    nominal = dict(analysis.trace.nominal_dims)
+    other = dict(analysis.trace.dims)
+    for dim in Interface(analysis.model.ir).dims:
+        if dim.role == "batch" and nominal[dim.name] == 1:
+            other[dim.name] = 2
+    return [nominal] if other == nominal else [other, nominal]
+
+
 def verify(
     analysis: Analysis,
     removed: Removed,
@@ -146,8 +160,7 @@ def verify(
     """
     reference, statistics = masked_reference(analysis, removed)
     verdict = Verdict(0.0, 0.0, [], not statistics, statistics)
-    sizes = [analysis.trace.dims, analysis.trace.nominal_dims]
-    for number, dims in enumerate([s for i, s in enumerate(sizes) if s not in sizes[:i]]):
+    for number, dims in enumerate(run_sizes(analysis)):
         feeds = sample_inputs(analysis.model, dims, np.random.default_rng(seed + number))
         differences = compare_models(reference, pruned, feeds)
         run = {name: list(array.shape) for name, array in feeds.items()}

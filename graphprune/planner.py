@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.axes_kept import Keeps
 from graphprune.cost import Cost
 from graphprune.errors import PlanError, TargetError, UsageError
 from graphprune.graph import DependencyGraph
 from graphprune.groups import Group
 from graphprune.passes.allocators import Allocation, Allocator, Limits
 from graphprune.plan import GroupPlan, ParameterPlan, Plan, positions
-from graphprune.rewrite.cut import Keeps
 
 Removed = npt.NDArray[np.bool_]
 _STEPS = 40

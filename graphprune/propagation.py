@@ -1,14 +1,12 @@
 """Carry concrete shapes through a graph where onnx's own data propagation gives up.
 
 It gives up at the first op on sizes that it doesn't follow (Range, a division, a Where), and
-everything behind that stays unknown. Here such shape arithmetic is computed in onnxruntime, in
-waves: as soon as some op needs a value, all that can be computed by then is. The op is then inferred
-with these values at hand.
+everything behind that stays unknown. Here shape arithmetic is computed as it is met, and every op
+left open is inferred again with the values at hand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from math import prod
 
 import numpy as np
@@ -18,6 +16,7 @@ import onnx_ir as ir
 from graphprune.constants import is_constant
 from graphprune.inference import SMALL_ELEMENTS, Inferred
 from graphprune.runtime import Fragment, evaluate
+from graphprune.shape_ops import compute
 from graphprune.shape_values import structural_nodes
 
 
@@ -29,6 +28,7 @@ class Propagation:
         types: element types.
         values: what shape arithmetic computes, where that is at most `SMALL_ELEMENTS` elements.
         others: names of values that are no tensors.
+        structural: nodes that compute from sizes and constants alone.
     """
 
     def __init__(self, model: ir.Model, found: Inferred) -> None:
@@ -37,9 +37,9 @@ class Propagation:
         self.values: dict[str, np.ndarray] = {}
         self.others = found.others
         self._model = model
-        self._structural = structural_nodes(model.graph)
-        self._pending = list(self._structural)
-        self._fresh = True
+        self._opsets = [onnx.helper.make_opsetid(d, v) for d, v in model.opset_imports.items()]
+        self.structural = structural_nodes(model.graph)
+        self._ir_version = model.ir_version or 8
 
     def run(self) -> None:
         """Fill in `shapes` and `values` as far as possible.
@@ -48,56 +48,97 @@ class Propagation:
             EvaluationError: shape arithmetic fails under these sizes.
         """
         for node in self._model.graph:
-            if node in self._structural or self._is_done(node):
-                continue
-            if self._fresh and any(self._is_missing(value) for value in node.inputs):
-                self._wave()
-            self._infer(node)
-        self._wave()
+            if node in self.structural:
+                self._compute(node)
+            if not self._is_done(node):
+                self._infer(node)
 
-    def constant(self, value: ir.Value) -> ir.TensorProtocol | None:
-        """The tensor that ``value`` is known to hold, if any."""
+    def array(self, value: ir.Value) -> np.ndarray | None:
+        """What ``value`` is known to hold, if that is small."""
         if is_constant(value):
-            return value.const_value
-        array = self.values.get(value.name or "")
-        return None if array is None else ir.tensor(array, name=value.name)
+            tensor = value.const_value
+            return tensor.numpy() if tensor is not None and tensor.size <= SMALL_ELEMENTS else None
+        return self.values.get(value.name or "")
 
     def _is_done(self, node: ir.Node) -> bool:
         names = [value.name for value in node.outputs if value.name]
         return all(name in self.shapes or name in self.others for name in names)
 
-    def _is_missing(self, value: ir.Value | None) -> bool:
-        """Whether this is a small result of shape arithmetic that hasn't been computed yet."""
-        if value is None or value.producer() not in self._structural:
+    def _compute(self, node: ir.Node) -> None:
+        """Compute a node of shape arithmetic, if its inputs are known and its outputs are small."""
+        if node.op_type in {"Shape", "Size"} and self._read_size(node):
+            return
+        names = [value.name for value in node.outputs if value.name]
+        if any(prod(self.shapes.get(name, ())) > SMALL_ELEMENTS for name in names):
+            return
+        arrays = [None if value is None else self.array(value) for value in node.inputs]
+        for value, array in zip(node.inputs, arrays, strict=True):
+            if value is not None and array is None:
+                return
+        results = compute(node, arrays)
+        if results is not None:
+            for value, array in zip(node.outputs, results, strict=False):
+                self._note(value.name or "", array)
+            return
+        tensors = {
+            value.name or "": ir.Tensor(array, name=value.name)
+            for value, array in zip(node.inputs, arrays, strict=True)
+            if value is not None and array is not None
+        }
+        fragment = Fragment([node], tensors, self._model.opset_imports, self._ir_version)
+        for name, array in evaluate(fragment, names, refuse=True).items():
+            self._note(name, array)
+
+    def _note(self, name: str, array: np.ndarray) -> None:
+        dtype = ir.DataType.from_numpy(array.dtype)
+        self.shapes[name] = array.shape
+        if array.size <= SMALL_ELEMENTS and self.types.setdefault(name, dtype) == dtype:
+            self.values[name] = array
+
+    def _read_size(self, node: ir.Node) -> bool:
+        """Note the result of a Shape or Size node, if the shape it reads is known."""
+        source, name = node.inputs[0], node.outputs[0].name or ""
+        shape = self.shapes.get(source.name or "") if source is not None else None
+        if shape is None:
             return False
-        shape = self.shapes.get(value.name or "")
-        return value.name not in self.values and (shape is None or prod(shape) <= SMALL_ELEMENTS)
+        if node.op_type == "Size":
+            self.values[name] = np.asarray(prod(shape), np.int64)
+        else:
+            start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", None)
+            self.values[name] = np.asarray(shape[start:end], np.int64)
+        self.shapes[name] = self.values[name].shape
+        self.types[name] = ir.DataType.INT64
+        return True
 
-    def _wave(self) -> None:
-        """Compute all shape arithmetic whose sources are known by now."""
-        ready: set[ir.Node] = set()
-        waiting: list[ir.Node] = []
-        wanted: list[ir.Value] = []
-        for node in self._pending:
-            if node.op_type in {"Shape", "Size"}:
-                if not self._read_size(node):
-                    waiting.append(node)
-            elif all(self._is_ready(value, ready) for value in node.inputs):
-                ready.add(node)
-                wanted.extend(value for value in node.outputs if self._is_missing(value))
-            else:
-                waiting.append(node)
-        self._pending, self._fresh = waiting, False
-        wanted = [value for value in wanted if value.name]
-        results = evaluate(self._fragment(wanted), [v.name or "" for v in wanted], refuse=True)
-        for name, array in results.items():
-            self.shapes[name] = array.shape
-            if self.types.setdefault(name, ir.DataType.from_numpy(array.dtype)) == array.dtype:
-                if array.size <= SMALL_ELEMENTS:
-                    self.values[name] = array
+    def _infer(self, node: ir.Node) -> None:
+        """Infer one node from the shapes and values of its inputs."""
+        version = self._model.opset_imports.get(node.domain)
+        if version is None or not onnx.defs.has(node.op_type, version, node.domain):
+            return
+        inputs = [value for value in node.inputs if value is not None and value.name]
+        if any(v.name not in self.types or v.name not in self.shapes for v in inputs):
+            return
+        types = {v.name: _type(self.types[v.name], self.shapes[v.name]) for v in inputs if v.name}
+        data = {}
+        for value in inputs:
+            array = self.array(value)
+            if array is not None:
+                data[value.name or ""] = onnx.numpy_helper.from_array(array, value.name)
+        schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+        try:
+            found = onnx.shape_inference.infer_node_outputs(
+                schema, ir.serde.serialize_node(node), types, data, opset_imports=self._opsets
+            )
+        except Exception:  # inference refuses these inputs; running the op will tell why
+            return
+        for name, kind in found.items():
+            dims = kind.tensor_type.shape.dim
+            if kind.tensor_type.elem_type:
+                self.types[name] = ir.DataType(kind.tensor_type.elem_type)
+            has_shape = kind.tensor_type.HasField("shape")
+            if has_shape and all(dim.HasField("dim_value") for dim in dims):
+                self.shapes[name] = tuple(dim.dim_value for dim in dims)
 
-    def _is_ready(self, value: ir.Value | None, ready: set[ir.Node]) -> bool:
-        if value is None or is_constant(value) or value.name in self.values:
-            return True
-        producer = value.producer()
-        return producer in ready or (producer in self._structural and value.name in self.shapes and producer not in self._pending)
+
+def _type(dtype: ir.DataType, shape: tuple[int, ...]) -> onnx.TypeProto:
+    return onnx.helper.make_tensor_type_proto(int(dtype), shape)

@@ -89,9 +89,9 @@ def infer(fragment: Fragment) -> dict[str, tuple[ir.DataType, tuple[int, ...]]]:
     graph.node.extend(ir.serde.serialize_node(node) for node in fragment.nodes)
     for name, tensor in fragment.tensors.items():
         if tensor.nbytes <= PROPAGATED_BYTES:
-            graph.initializer.append(_named(tensor, name))
+            graph.initializer.append(named_proto(tensor, name))
         else:
-            info = onnx.helper.make_tensor_value_info(name, int(tensor.dtype), list(tensor.shape))
+            info = onnx.helper.make_tensor_value_info(name, int(tensor.dtype), tensor.shape.numpy())
             graph.input.append(info)
     try:
         inferred = onnx.shape_inference.infer_shapes(_model(graph, fragment), data_prop=True)
@@ -107,7 +107,7 @@ def infer(fragment: Fragment) -> dict[str, tuple[ir.DataType, tuple[int, ...]]]:
     return found
 
 
-def _named(tensor: ir.TensorProtocol, name: str) -> onnx.TensorProto:
+def named_proto(tensor: ir.TensorProtocol, name: str) -> onnx.TensorProto:
     """``tensor`` under the name of its value, which may be another than its own."""
     proto = onnx.TensorProto()
     proto.CopyFrom(ir.serde.serialize_tensor(tensor))
@@ -123,10 +123,10 @@ def _session(
     feeds: dict[str, ort.OrtValue] = {}
     for name, tensor in fragment.tensors.items():
         if tensor.nbytes <= EMBED_BYTES or tensor.dtype.bitwidth < 8 or tensor.dtype in UNFEEDABLE:
-            graph.initializer.append(_named(tensor, name))
+            graph.initializer.append(named_proto(tensor, name))
             continue
         dtype = int(tensor.dtype)
-        graph.input.append(onnx.helper.make_tensor_value_info(name, dtype, list(tensor.shape)))
+        graph.input.append(onnx.helper.make_tensor_value_info(name, dtype, tensor.shape.numpy()))
         array = np.ascontiguousarray(tensor.numpy())
         if array.dtype.isbuiltin == 1:
             feeds[name] = ort.OrtValue.ortvalue_from_numpy(array)
@@ -168,8 +168,7 @@ def _run_node(
         graph.input.append(onnx.helper.make_tensor_value_info(name, dtype, array.shape))
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     results = ReferenceEvaluator(_model(graph, fragment)).run(None, dict(inputs))
-    arrays = {n: np.asarray(r) for n, r in zip(names, results, strict=True) if r is not None}
-    return arrays
+    return {n: np.asarray(r) for n, r in zip(names, results, strict=True) if r is not None}
 
 
 def _model(graph: onnx.GraphProto, fragment: Fragment) -> onnx.ModelProto:

@@ -1,6 +1,8 @@
-"""Which values are shape arithmetic: computed from sizes and constants alone, or read as a shape."""
+"""Which values are shape arithmetic: made of sizes and constants alone, or read as a shape."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import onnx_ir as ir
 
@@ -87,9 +89,17 @@ def subgraphs(node: ir.Node) -> list[ir.Graph]:
     return found
 
 
+def reads(node: ir.Node) -> Iterator[ir.Value]:
+    """What a node reads, through its bodies as well."""
+    yield from (value for value in node.inputs if value is not None)
+    yield from outer_values(node)
+
+
 def outer_values(node: ir.Node) -> list[ir.Value]:
     """Values of the enclosing graph that the bodies of ``node`` read."""
     used: dict[ir.Value, None] = {}
+    if not node.attributes:
+        return []
     for body in subgraphs(node):
         own: set[ir.Value] = {*body.inputs, *body.initializers.values()}
         for inner in ir.traversal.RecursiveGraphIterator(body):

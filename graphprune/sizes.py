@@ -1,9 +1,9 @@
 """Which concrete sizes to give a model's symbolic dims, and in which order to try them.
 
-Two sets are needed. The *nominal* sizes are what a user would run: costs are counted under them. The
-*analysis* sizes are distinct primes that divide nothing else in the model, so that an axis of the
-merged size 13·12 can only be the one dim times the other. Image sides get 32 times a prime, since
-most networks halve them five times.
+Two sets are needed. The *nominal* sizes are what a user would run: costs are counted under them.
+The *analysis* sizes are distinct primes that divide nothing else in the model, so that an axis of
+the merged size 13·12 can only be the one dim times the other. Image sides get 32 times a prime,
+since most networks halve them five times.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class Interface:
         for name, size in overrides.items():
             if name not in names:
                 msg = f"'{name}' is not a symbolic dim of this model"
-                hint = f"one of: {', '.join(names)}" if names else "leave it out: every size is fixed"
+                hint = (
+                    f"one of: {', '.join(names)}" if names else "leave it out: every size is fixed"
+                )
                 raise UsageError(msg, because="no input has an axis of that name", hint=hint)
             if size < 1:
                 msg = f"dim '{name}' cannot be {size}"
@@ -81,7 +83,9 @@ class Interface:
     def shapes(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
         """Shape of every input whose rank is known."""
         return {
-            name: tuple(axis if isinstance(axis, int) else evaluate_dim(axis, sizes) for axis in axes)
+            name: tuple(
+                axis if isinstance(axis, int) else evaluate_dim(axis, sizes) for axis in axes
+            )
             for name, axes in self._axes.items()
         }
 

@@ -15,8 +15,10 @@ import onnx_ir as ir
 
 from graphprune.constants import is_constant
 from graphprune.errors import ModelError
-from graphprune.inference import SMALL_ELEMENTS, Inferred, Skeleton, contradiction
+from graphprune.inference import SMALL_ELEMENTS, Skeleton, contradiction
 from graphprune.model import Model
+from graphprune.propagation import Propagation
+from graphprune.runtime import EvaluationError
 from graphprune.shape_run import run_rest
 from graphprune.sizes import Interface
 
@@ -119,13 +121,14 @@ def _first_run(
             continue
         if any(size < 0 for shape in shapes.values() for size in shape):
             continue
-        found = skeleton.infer(shapes, sizes=sizes)
-        if contradiction(model.graph, found) is not None:
+        known = Propagation(model, skeleton.infer(shapes, sizes=sizes))
+        try:
+            known.run()
+            run_rest(model, known)
+        except EvaluationError:
             continue
-        rest = run_rest(model, found)
-        if rest is None:
-            continue
-        return _complete(model, found, sizes, *rest)
+        if contradiction(model.graph, known.shapes) is None:
+            return _complete(model, known, sizes)
     return None
 
 
@@ -137,36 +140,33 @@ def _static_run(
         shapes = interface.shapes(sizes)
     except (ModelError, ZeroDivisionError):
         shapes = {}
-    return _complete(model, skeleton.infer(shapes, sizes=sizes), sizes, {}, {})
+    return _complete(model, Propagation(model, skeleton.infer(shapes, sizes=sizes)), sizes)
 
 
-def _complete(
-    model: ir.Model,
-    found: Inferred,
-    sizes: Mapping[str, int],
-    shapes: Mapping[str, tuple[int, ...]],
-    values: Mapping[str, np.ndarray],
-) -> _Run:
-    """Put inferred and traced shapes together, with the constants among the values."""
-    all_shapes = {name: shape for name in found.axes if (shape := found.shape(name)) is not None}
+def _complete(model: ir.Model, known: Propagation, sizes: Mapping[str, int]) -> _Run:
+    """Add the constants to the values."""
     constants = {
         value.name or "": value.const_value.numpy()
         for value in model.graph.initializers.values()
         if is_constant(value) and value.const_value is not None and _is_small(value.const_value)
     }
-    return _Run(sizes, all_shapes | dict(shapes), constants | dict(values))
+    return _Run(sizes, known.shapes, constants | known.values)
 
 
 def _is_small(tensor: ir.TensorProtocol) -> bool:
     """Whether a constant is one that can be a shape, a padding, an axis, a scale or a count."""
-    return tensor.size <= SMALL_ELEMENTS and tensor.dtype != ir.DataType.STRING and (
-        not tensor.dtype.is_floating_point() or tensor.size <= 1
+    return (
+        tensor.size <= SMALL_ELEMENTS
+        and tensor.dtype != ir.DataType.STRING
+        and (not tensor.dtype.is_floating_point() or tensor.size <= 1)
     )
 
 
 def _symbolic_axes(skeleton: Skeleton, interface: Interface) -> frozenset[tuple[str, int]]:
     """Axes that inference names after a symbolic dim when all of them are left open."""
-    names = {axis for axes in interface.symbols().values() for axis in axes if isinstance(axis, str)}
+    names = {
+        axis for axes in interface.symbols().values() for axis in axes if isinstance(axis, str)
+    }
     found = skeleton.infer(interface.symbols())
     return frozenset(
         (name, axis)

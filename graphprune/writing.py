@@ -32,7 +32,10 @@ def write(model: ir.Model, path: Path, *, external: bool, protected: Collection[
     Raises:
         ModelError: the target can't be written, or its data file is one of ``protected``.
     """
-    external = external or sum(t.nbytes for t in tensors(model)) > EMBED_LIMIT
+    stored = list(tensors(model))
+    # A tensor that is left in the source's data file would be looked for beside the new file.
+    external = external or any(isinstance(tensor, ir.ExternalTensor) for tensor in stored)
+    external = external or sum(tensor.nbytes for tensor in stored) > EMBED_LIMIT
     data = path.with_name(path.name + ".data")
     if path.is_dir():
         msg = f"cannot write '{path}'"

@@ -1,16 +1,17 @@
 """The recipe behind the bundled demo model: ``python -m graphprune.models.digits OUT.onnx``.
 
-Trains :class:`~graphprune.models.digits_network.DigitsNet` on scikit-learn's digits in about a minute
-on a CPU and writes ``OUT.onnx`` beside ``OUT_data.npz`` (the images the demo needs, so that the
-demo itself needs neither torch nor scikit-learn).
+Trains :class:`~graphprune.models.digits_network.DigitsNet` on scikit-learn's digits in about a
+minute on a CPU and writes ``OUT.onnx`` beside ``OUT_data.npz`` (the images the demo needs, so that
+the demo itself needs neither torch nor scikit-learn).
 
 The training is ordinary (AdamW, one-cycle, shifts by a pixel) but for one mild regulariser,
-``DigitsNet.width_penalty``: like most networks in use this one ends up wider than its task asks for.
+``DigitsNet.width_penalty``: like most networks in use this one ends up wider than its task asks
+for.
 
 Data: *Optical Recognition of Handwritten Digits*, E. Alpaydin and C. Kaynak, UCI Machine Learning
 Repository, 1998, doi:10.24432/C50P49, licence CC BY 4.0; here the 1,797 images of 8x8 pixels with
-values 0..16 that scikit-learn bundles as ``load_digits``.  Split once with a fixed seed: 60 % for training,
-20 % for calibration (kept without labels), 20 % for the test.
+values 0..16 that scikit-learn bundles as ``load_digits``.  Split once with a fixed seed: 60 % for
+training, 20 % for calibration (kept without labels), 20 % for the test.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def split() -> dict[str, Any]:
     """The three parts of the data set.
 
     Returns:
-        ``train``, ``train_labels``, ``calibration``, ``test``, ``test_labels``: images are ``uint8 [n, 8, 8]``
-        with values 0..16, labels ``uint8 [n]``.
+        ``train``, ``train_labels``, ``calibration``, ``test``, ``test_labels``: images are ``uint8
+        [n, 8, 8]`` with values 0..16, labels ``uint8 [n]``.
 
     Raises:
         ModelError: scikit-learn is not installed.
@@ -63,9 +64,8 @@ def split() -> dict[str, Any]:
 def train(parts: dict[str, Any]) -> Any:
     """A trained network in evaluation mode (deterministic for :data:`SEED` on one machine)."""
     import torch
-    from torch.nn import functional as F
-
     from graphprune.models.digits_network import DigitsNet
+    from torch.nn import functional as F
 
     torch.manual_seed(SEED)
     torch.set_num_threads(1)

@@ -9,7 +9,8 @@
       stage 3   x + conv3x3(40) bn relu conv3x3(40) bn                      4x4
       head      global mean pool, linear(40 -> 10)                          logits [N,10]
 
-It is a little wider than the task needs, as trained networks usually are, and it has what makes pruning
+It is a little wider than the task needs, as trained networks usually are, and it has what makes
+pruning
 hard: residual adds that tie channels over several layers, and a strided shortcut.
 
 This file needs torch, so nothing imports it but the recipe in :mod:`graphprune.models.digits`.
@@ -48,8 +49,10 @@ class Residual(nn.Module):  # type: ignore[misc]  # torch is absent where the ty
         plain = inputs == outputs and stride == 1
         self.shortcut = nn.Identity() if plain else _conv_bn(inputs, outputs, 1, stride)
 
-    def forward(self, x: Tensor, inner: Tensor | None = None, outer: Tensor | None = None) -> Tensor:
-        """Maps ``[N, inputs, H, W]`` to ``[N, outputs, H/stride, W/stride]``; masks are ``[outputs]``."""
+    def forward(
+        self, x: Tensor, inner: Tensor | None = None, outer: Tensor | None = None
+    ) -> Tensor:
+        """Maps ``[N, inputs, H, W]`` to ``[N, outputs, H/stride, W/stride]``, masked."""
         branch = self.conv2(_masked(F.relu(self.conv1(x)), inner))
         return _masked(F.relu(self.shortcut(x) + branch), outer)
 
@@ -76,7 +79,7 @@ class DigitsNet(nn.Module):  # type: ignore[misc]
         return self.head(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
     def _writers(self) -> list[list[Any]]:
-        """The conv-bn pairs that write each set of coupled channels: five sets, trunk and branches."""
+        """The conv-bn pairs that write each of the five sets of coupled channels."""
         return [
             [self.stem, self.stage1.conv2],
             [self.stage1.conv1],
@@ -86,10 +89,10 @@ class DigitsNet(nn.Module):  # type: ignore[misc]
         ]
 
     def _dropped(self) -> list[Tensor]:
-        """One 0/1 mask per set: of the smallest :data:`TARGETED` share, each goes with chance :data:`DROP`.
+        """One 0/1 mask per set: of the smallest ``TARGETED`` share, each goes with chance ``DROP``.
 
-        Targeted dropout (Gomez et al. 2019, arXiv:1905.13678) on whole coupled channels, measured by
-        their folded weights.
+        Targeted dropout (Gomez et al. 2019, arXiv:1905.13678) on whole coupled channels, measured
+        by their folded weights.
         """
         masks = []
         for pairs in self._writers():
@@ -107,10 +110,13 @@ class DigitsNet(nn.Module):  # type: ignore[misc]
     def width_penalty(self) -> Tensor:
         """Group lasso over the scales and shifts that write one channel (a scalar).
 
-        ``sum_c sqrt(sum_l gamma_lc^2 + beta_lc^2)``, where ``l`` runs over all the layers that add into the
-        same residual channel (network slimming, Liu et al. 2017, arXiv:1708.06519, in grouped form).
+        ``sum_c sqrt(sum_l gamma_lc^2 + beta_lc^2)``, where ``l`` runs over all the layers that add
+        into the same residual channel (network slimming, Liu et al. 2017, arXiv:1708.06519, in
+        grouped form).
         """
         total = torch.zeros(())
         for pairs in self._writers():
-            total = total + sum(bn.weight**2 + bn.bias**2 for _, bn in pairs).add(1e-12).sqrt().sum()
+            total = (
+                total + sum(bn.weight**2 + bn.bias**2 for _, bn in pairs).add(1e-12).sqrt().sum()
+            )
         return total

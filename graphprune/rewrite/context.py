@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-Mask = npt.NDArray[np.bool_]
+from graphprune.axes_kept import Mask
+from graphprune.rewrite.sizes import CutSizes
 
 
 class RepairContext:
@@ -19,7 +21,7 @@ class RepairContext:
         opset: version of the node's operator set.
         keep_in: per input, per axis, the mask of kept positions (None: nothing is removed).
         keep_out: the same per output.
-        shapes: traced shapes before the cut, by value name.
+        sizes: shapes before and after the cut.
     """
 
     def __init__(
@@ -28,20 +30,23 @@ class RepairContext:
         opset: int,
         keep_in: Sequence[Sequence[Mask | None]],
         keep_out: Sequence[Sequence[Mask | None]],
-        shapes: Mapping[str, tuple[int, ...]],
+        sizes: CutSizes,
     ) -> None:
         self.node, self.opset = node, opset
         self.keep_in, self.keep_out = keep_in, keep_out
-        self._shapes = shapes
+        self._sizes = sizes
 
     def shape_in(self, i: int) -> tuple[int, ...]:
         """Traced shape of input ``i`` before the cut."""
         value = self.node.inputs[i]
-        return self._shapes[value.name or ""] if value is not None else ()
+        return self._shape(value) if value is not None else ()
 
     def shape_out(self, i: int = 0) -> tuple[int, ...]:
         """Traced shape of output ``i`` before the cut."""
-        return self._shapes[self.node.outputs[i].name or ""]
+        return self._shape(self.node.outputs[i])
+
+    def _shape(self, value: ir.Value) -> tuple[int, ...]:
+        return self._sizes.before(value.name or "") or ()
 
     def new_sizes(self, i: int = 0) -> dict[int, int]:
         """Axis -> new size, for the axes of output ``i`` that shrink."""
@@ -117,47 +122,85 @@ class RepairContext:
         full = f"{self.node.outputs[0].name}/{name}"
         node = ir.node(op_type, list(inputs), dict(attributes or {}), name=full)
         node.outputs[0].name = full
-        node.outputs[0].dtype = inputs[0].dtype
+        if inputs[0].dtype is not None:
+            node.outputs[0].dtype = inputs[0].dtype
         graph.insert_before(self.node, node)
         return node.outputs[0]
 
-    def patch_shape(self, i: int, entries: Mapping[int, int]) -> None:
-        """Writes new sizes into some entries of the shape vector at input ``i``.
+    def patch_shape(self, i: int, entries: Mapping[int, int], out: int = 0) -> None:
+        """Makes the shape vector at input ``i`` ask for new sizes.
 
-        A constant is replaced; a Concat of pieces gets new constant pieces; in any other computed
-        vector the entries are overwritten at run time.
+        A constant is replaced.  A computed vector is first evaluated as the cut model computes it: most
+        entries follow by themselves.  The others become constants where their size is fixed, and are
+        scaled where a runtime size is a factor of them (batch times heads).
+
+        Args:
+            i: the input.
+            entries: position in the vector -> size after the cut, for those that shrink.
+            out: output whose axes the last entries describe.
         """
-        if not entries:
-            return
-        old = self.ints(i)
-        if old is not None:
-            self.set_ints(i, [entries.get(d, n) for d, n in enumerate(old)], "shape")
-            return
         value = self.node.inputs[i]
         assert value is not None  # noqa: S101 - a shape input is never absent
-        producer = value.producer()
-        if producer is not None and producer.op_type == "Concat" and self._patch_pieces(i, producer, entries):
+        old = self.ints(i)
+        if old is not None:
+            if any(old[d] != n for d, n in entries.items()):
+                self.set_ints(i, [entries.get(d, n) for d, n in enumerate(old)], "shape")
             return
-        rank = self._shapes[value.name or ""][0]
-        numbers = np.array([entries.get(d, 0) for d in range(rank)], np.int64)
-        mask = np.array([d in entries for d in range(rank)])
-        patched = self.add_node(
-            "Where", [self.constant("is_cut", mask), self.constant("sizes", numbers), value], "cut_shape"
-        )
+        now = self._sizes.computed(value)
+        rank = len(self.shape_out(out))
+        offset = rank - self._shape(value)[0]
+        fixed, scaled = {}, {}
+        for d, n in entries.items():
+            if now is not None and int(now[d]) in (n, -1):
+                continue
+            name = self.node.outputs[out].name or ""
+            if now is not None and self._sizes.trace.is_dynamic(name, d + offset):
+                scaled[d] = Fraction(n, int(now[d]))
+            else:
+                fixed[d] = n
+        if fixed and not scaled and self._patch_pieces(i, value, fixed):
+            return
+        if fixed:
+            self._overwrite(i, fixed)
+        if scaled:
+            self._scale(i, scaled)
+
+    def _overwrite(self, i: int, fixed: Mapping[int, int]) -> None:
+        value = self.node.inputs[i]
+        assert value is not None  # noqa: S101
+        length = self._shape(value)[0]
+        mask = np.array([d in fixed for d in range(length)])
+        numbers = np.array([fixed.get(d, 0) for d in range(length)], np.int64)
+        inputs = [self.constant("is_cut", mask), self.constant("sizes", numbers), value]
+        patched = self.add_node("Where", inputs, "cut_shape")
         patched.dtype = ir.DataType.INT64
         self.node.replace_input_with(i, patched)
 
-    def _patch_pieces(self, i: int, producer: ir.Node, entries: Mapping[int, int]) -> bool:
+    def _scale(self, i: int, scaled: Mapping[int, Fraction]) -> None:
+        value = self.node.inputs[i]
+        assert value is not None  # noqa: S101
+        length = self._shape(value)[0]
+        factors = [scaled.get(d, Fraction(1)) for d in range(length)]
+        times = self.constant("times", np.array([f.numerator for f in factors], np.int64))
+        by = self.constant("by", np.array([f.denominator for f in factors], np.int64))
+        product = self.add_node("Mul", [value, times], "scaled")
+        self.node.replace_input_with(i, self.add_node("Div", [product, by], "cut_shape"))
+
+    def _patch_pieces(self, i: int, value: ir.Value, entries: Mapping[int, int]) -> bool:
+        """New constant pieces for a Concat; False if the value is none, or a piece is computed."""
+        producer = value.producer()
+        if producer is None or producer.op_type != "Concat":
+            return False
         pieces, start = [], 0
         for piece in producer.inputs:
-            if piece is None or (piece.name or "") not in self._shapes:
+            shape = self._sizes.before(piece.name or "") if piece is not None else None
+            if piece is None or shape is None:
                 return False
-            size = self._shapes[piece.name or ""][0]
-            here = {d - start: n for d, n in entries.items() if start <= d < start + size}
-            start += size
-            if here and piece.const_value is None:
-                return False
-            if here and piece.const_value is not None:
+            here = {d - start: n for d, n in entries.items() if start <= d < start + shape[0]}
+            start += shape[0]
+            if here:
+                if piece.const_value is None:
+                    return False
                 array = piece.const_value.numpy().copy()
                 for d, n in here.items():
                     array[d] = n

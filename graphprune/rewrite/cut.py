@@ -9,62 +9,16 @@ import numpy.typing as npt
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
-from graphprune.algebra import Axis
 from graphprune.analysis import Analysis, Use
+from graphprune.axes_kept import Keep, Keeps, Mask, touches
 from graphprune.model import Model
-from graphprune.rewrite.context import Mask, RepairContext
+from graphprune.rewrite.context import RepairContext
 from graphprune.rewrite.registry import REPAIRS
+from graphprune.rewrite.sizes import CutSizes
 
 Removed = npt.NDArray[np.bool_]
-Keep = tuple["Mask | None", ...]
 #: Makes the changed copy of a constant: (tensor, masks per axis, new name) -> tensor.
 Changer = Callable[[ir.TensorProtocol, Keep, str], ir.TensorProtocol]
-
-
-class Keeps:
-    """Masks of kept positions for every axis, given the removed units."""
-
-    def __init__(self, analysis: Analysis, removed: Removed) -> None:
-        self.analysis, self.removed = analysis, removed
-        self._masks: dict[int, Mask | None] = {}
-
-    def of(self, axis: Axis) -> Mask | None:
-        """Mask ``[n]`` of kept positions; None when all stay."""
-        if axis.is_plain:
-            return None
-        key = id(axis.labels)
-        if key not in self._masks:
-            mask = self.analysis.algebra.alive(axis, self.removed)
-            self._masks[key] = None if mask.all() else mask
-        return self._masks[key]
-
-    def of_use(self, use: Use) -> Keep:
-        """Masks of a parameter's axes."""
-        return tuple(self.of(axis) for axis in use.axes)
-
-    def of_input(self, node: ir.Node, i: int) -> Keep:
-        """Masks of an input's axes (an input that no rule treats as a parameter has none)."""
-        use = self.analysis.uses.get((node, i))
-        if use is not None:
-            return self.of_use(use)
-        value = node.inputs[i]
-        if value is None:
-            return ()
-        axes = self.analysis.axes.get(value.name or "")
-        if axes is None:
-            rank = len(self.analysis.trace.shapes.get(value.name or "", ()))
-            return (None,) * rank
-        return tuple(self.of(axis) for axis in axes)
-
-    def of_output(self, node: ir.Node, i: int) -> Keep:
-        """Masks of an output's axes."""
-        axes = self.analysis.axes.get(node.outputs[i].name or "", [])
-        return tuple(self.of(axis) for axis in axes)
-
-
-def touches(keep: Keep) -> bool:
-    """Does any axis shrink?"""
-    return any(mask is not None for mask in keep)
 
 
 def cut(analysis: Analysis, removed: Removed) -> Model:
@@ -82,24 +36,25 @@ def cut(analysis: Analysis, removed: Removed) -> Model:
     graph = model.ir.graph
     nodes = dict(zip(analysis.model.ir.graph, graph, strict=True))
     slice_parameters(analysis, keeps, nodes, take)
+    sizes = CutSizes(analysis.trace, keeps)
     for old, new in nodes.items():
-        repair_node(analysis, keeps, old, new)
+        repair_node(sizes, keeps, old, new)
     for value in _values(graph):
         _shrink_shape(analysis, keeps, value)
     common.RemoveUnusedNodesPass()(model.ir)
     return model
 
 
-def repair_node(analysis: Analysis, keeps: Keeps, old: ir.Node, new: ir.Node) -> None:
+def repair_node(sizes: CutSizes, keeps: Keeps, old: ir.Node, new: ir.Node) -> None:
     """Brings a node's attributes and shape inputs in line with its shrunken axes."""
     keep_in = [keeps.of_input(old, i) for i in range(len(old.inputs))]
     keep_out = [keeps.of_output(old, i) for i in range(len(old.outputs))]
     if not any(touches(k) for k in (*keep_in, *keep_out)):
         return
-    opset = analysis.model.ir.opset_imports.get(old.domain, 1)
+    opset = keeps.analysis.model.ir.opset_imports.get(old.domain, 1)
     function = REPAIRS.find(old.domain, old.op_type, opset)
     if function is not None:
-        function(RepairContext(new, opset, keep_in, keep_out, analysis.trace.shapes))
+        function(RepairContext(new, opset, keep_in, keep_out, sizes))
 
 
 def slice_parameters(

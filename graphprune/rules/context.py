@@ -42,13 +42,13 @@ class Facts:
     """What the rules stated, besides equalities.
 
     Attributes:
-        reasons: all reasons; index 0 is "none given".
+        reasons: all reasons; index 0 is "not frozen", 1 "none given".
         statistics: axes over which a norm, softmax, mean or maximum runs (removal changes its value),
             with the reason's index and the node.
         tags: axes that play a part in attention ("heads", "head_dim") or form convolution groups.
     """
 
-    reasons: list[Reason] = field(default_factory=lambda: [Reason("no reason given")])
+    reasons: list[Reason] = field(default_factory=lambda: [Reason("not frozen"), Reason("no reason given")])
     statistics: list[tuple[Axis, int, ir.Node]] = field(default_factory=list)
     tags: list[tuple[Axis, str]] = field(default_factory=list)
 

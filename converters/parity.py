@@ -1,0 +1,121 @@
+"""Is the exported file the same function as its source, on the same input?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from graphprune.errors import ModelError, ValidationError
+
+# A right export of a float32 network stays below 1e-5 of the output's scale; a wrong epsilon or the
+# other form of GELU makes more than 1e-4.
+RELATIVE = {"float16": 2e-2, "float32": 1e-4, "float64": 1e-4}
+ABSOLUTE = 1e-6
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The greatest difference over all outputs, and the greatest value it is to be seen against."""
+
+    max_abs_diff: float
+    scale: float
+
+
+def session(file: Path) -> ort.InferenceSession:
+    """A quiet CPU session.
+
+    Raises:
+        ModelError: onnxruntime refuses the file.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a dozen unrelated classes
+        what = f"onnxruntime refuses the converted model '{file.name}'"
+        raise ModelError(what, because=first_line(error)) from error
+
+
+def run(file: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """The file's outputs by name; feeds that the file has no input for are left out.
+
+    Raises:
+        ModelError: onnxruntime refuses the file or the inputs.
+    """
+    opened = session(file)
+    wanted = [value.name for value in opened.get_inputs()]
+    missing = [name for name in wanted if name not in feeds]
+    if missing:
+        what = f"the converted model '{file.name}' has inputs that its source lacks"
+        raise ModelError(what, because=", ".join(missing))
+    try:
+        results = opened.run(None, {name: feeds[name] for name in wanted})
+    except Exception as error:
+        what = f"the converted model '{file.name}' does not run on another batch size"
+        raise ModelError(what, because=first_line(error)) from error
+    return {value.name: result for value, result in zip(opened.get_outputs(), results, strict=True)}
+
+
+def check(expected: Sequence[Array], found: Mapping[str, Array], *, where: str) -> Parity:
+    """Compares the source's outputs with the file's, in order.
+
+    Raises:
+        ValidationError: they differ in number, shape or value.
+        ModelError: the source gives nothing to compare with.
+    """
+    if len(expected) != len(found):
+        what = f"the source gives {len(expected)} outputs and the converted model {len(found)}"
+        hint = "let the source return plain tensors (for example by turning a cache off)"
+        raise ValidationError(what, where=where, hint=hint)
+    worst, scale = 0.0, 0.0
+    for want, (name, got) in zip(expected, found.items(), strict=True):
+        if want.shape != got.shape:
+            because = f"shape {list(want.shape)} became {list(got.shape)}"
+            _refuse(name, because, where)
+        if want.size and not np.isfinite(want).any():
+            what = f"output '{name}' of the source has no finite value on random input"
+            raise ModelError(what, where=where, because="nothing can be compared with it")
+        size = float(np.max(np.abs(want), initial=0, where=np.isfinite(want)))
+        diff = _difference(want, got)
+        floating = np.issubdtype(want.dtype, np.floating)
+        allowed = RELATIVE.get(want.dtype.name, 1e-4) * size + ABSOLUTE if floating else 0.0
+        if not diff <= allowed:
+            because = (
+                f"it is off by up to {diff:.3g} (values up to {size:.3g}; {allowed:.1g} is allowed)"
+            )
+            _refuse(name, because, where)
+        worst, scale = max(worst, diff), max(scale, size)
+    return Parity(worst, scale)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error that says something, at most 300 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]
+
+
+def _difference(want: Array, got: Array) -> float:
+    """Greatest absolute difference; infinite where one side alone is not finite."""
+    if want.size == 0:
+        return 0.0
+    if want.dtype == np.bool_:
+        return float(np.any(want != got))
+    a, b = want.astype(np.float64), got.astype(np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):
+        gap = np.where(same, 0.0, np.abs(a - b))
+    return float(np.max(np.where(np.isnan(gap), np.inf, gap)))
+
+
+def _refuse(name: str, because: str, where: str) -> None:
+    what = f"output '{name}' of the converted model is not what the source computes"
+    hint = "the other exporter, or another opset; nothing was written"
+    raise ValidationError(what, where=where, because=because, hint=hint)

@@ -1,0 +1,120 @@
+"""Inputs to measure with: sizes for the symbolic axes, plausible values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from graphprune.errors import ModelError, UsageError
+
+Feeds = dict[str, npt.NDArray[Any]]
+
+SEQUENCE, IMAGE = 128, 224
+DTYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(int16)": np.int16,
+    "tensor(int8)": np.int8,
+    "tensor(uint64)": np.uint64,
+    "tensor(uint32)": np.uint32,
+    "tensor(uint16)": np.uint16,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}
+
+
+def make_feeds(session: ort.InferenceSession, batch: int, dims: Mapping[str, int] | None) -> Feeds:
+    """One array per input.
+
+    Floats are standard normal; integers zero (an index that every table has); booleans and integer
+    inputs with *mask* in their name are ones.
+
+    Symbolic axes get, in this order: the size ``dims`` gives to their name; for a sum of names the
+    sum of their sizes; ``batch`` for a first axis; 224 for two free sides of a 4-d float input; and
+    128. One name has one size everywhere.
+
+    Args:
+        session: an open session.
+        batch: size of the symbolic first axes.
+        dims: sizes by name of the symbolic axis.
+
+    Raises:
+        ModelError: an input is not a tensor of a plain type, or the batch is fixed at another size.
+        UsageError: ``dims`` names no symbolic axis.
+    """
+    inputs = session.get_inputs()
+    names = {dim for value in inputs for dim in value.shape if isinstance(dim, str)}
+    unknown = set(dims or ()) - names - {part for name in names for part in _terms(name)}
+    if unknown:
+        what = f"no input has a symbolic axis '{min(unknown)}'"
+        raise UsageError(what, because=f"there are: {', '.join(sorted(names)) or 'none'}")
+    _check_batch(inputs, batch)
+    sizes: dict[str, int] = dict(dims or {})
+    for value in inputs:
+        for axis, dim in enumerate(value.shape):
+            if isinstance(dim, str) and len(_terms(dim)) == 1:
+                sizes.setdefault(dim, batch if axis == 0 else _guess(value))
+    rng = np.random.default_rng(0)
+    return {value.name: _array(value, _shape(value, sizes, batch), rng) for value in inputs}
+
+
+def batch_of(feeds: Feeds) -> int:
+    """Samples in one run: the length of the first input's first axis, 1 for a scalar."""
+    first = next(iter(feeds.values()), None)
+    return 1 if first is None or first.ndim == 0 else int(first.shape[0])
+
+
+def _check_batch(inputs: Sequence[Any], batch: int) -> None:
+    firsts = [value.shape[0] for value in inputs if value.shape]
+    fixed = bool(firsts) and all(isinstance(size, int) for size in firsts)
+    if batch != 1 and fixed and firsts[0] != batch:
+        what = f"the model takes no batch of {batch}"
+        because = f"the first axis of '{inputs[0].name}' is fixed at {firsts[0]}"
+        raise ModelError(what, because=because, hint=f"--batch {firsts[0]}")
+
+
+def _terms(dim: str) -> list[str]:
+    """``past + current`` as its two names."""
+    return [part.strip() for part in dim.split("+")]
+
+
+def _shape(value: Any, sizes: Mapping[str, int], batch: int) -> list[int]:
+    shape = []
+    for axis, dim in enumerate(value.shape):
+        if isinstance(dim, int):
+            shape.append(dim)
+        elif dim is None:
+            shape.append(batch if axis == 0 else _guess(value))
+        elif dim in sizes:
+            shape.append(sizes[dim])
+        else:
+            shape.append(
+                sum(int(t) if t.isdecimal() else sizes.get(t, SEQUENCE) for t in _terms(dim))
+            )
+    return shape
+
+
+def _guess(value: Any) -> int:
+    """Size of a symbolic axis after the first."""
+    free = sum(not isinstance(dim, int) for dim in value.shape[1:])
+    image = len(value.shape) == 4 and free >= 2 and "float" in value.type
+    return IMAGE if image else SEQUENCE
+
+
+def _array(value: Any, shape: Sequence[int], rng: np.random.Generator) -> npt.NDArray[Any]:
+    if value.type not in DTYPES:
+        what = f"input '{value.name}' is a {value.type}"
+        raise ModelError(what, because="only tensors of numbers can be made up for a measurement")
+    dtype = DTYPES[value.type]
+    if issubclass(dtype, np.floating):
+        return rng.standard_normal(shape).astype(dtype)
+    if dtype is np.bool_ or "mask" in value.name.lower():
+        return np.ones(shape, dtype)
+    return np.zeros(shape, dtype)

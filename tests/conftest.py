@@ -1,0 +1,34 @@
+"""Tests marked ``torch`` or ``tensorflow`` are left out where the framework is absent, and counted."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+
+import pytest
+
+FRAMEWORKS = ("torch", "tensorflow")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--frameworks", action="store_true", help="run marked tests even if they must fail"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    absent = [name for name in FRAMEWORKS if importlib.util.find_spec(name) is None]
+    if config.getoption("--frameworks"):
+        return
+    for item in items:
+        for name in absent:
+            if name in item.keywords and item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=f"needs {name}"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reasons = (report.longrepr[2] for report in terminalreporter.stats.get("skipped", []))
+    counts = Counter(reason.removeprefix("Skipped: ") for reason in reasons)
+    left_out = [f"{counts[f'needs {name}']} need {name}" for name in FRAMEWORKS]
+    if any(counts[f"needs {name}"] for name in FRAMEWORKS):
+        terminalreporter.write_line(f"left out: {', '.join(left_out)} (make test-frameworks)")
