@@ -5,6 +5,7 @@ from graphprune.api import apply as apply
 from graphprune.api import check as check
 from graphprune.api import plan as plan
 from graphprune.api import prune as prune
+from graphprune.converters import convert as convert
 from graphprune.check import Difference as Difference
 from graphprune.errors import GraphPruneError as GraphPruneError
 from graphprune.graph import DependencyGraph as DependencyGraph
@@ -13,5 +14,6 @@ from graphprune.groups import Group as Group
 from graphprune.model import Model as Model
 from graphprune.model import load as load
 from graphprune.plan import Plan as Plan
+from graphprune.profile import profile as profile
 
 __version__ = "0.1.0"

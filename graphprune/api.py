@@ -39,6 +39,7 @@ class PruneResult:
         seconds: time per stage.
         model: the pruned model.
         output: where it was written.
+        source_sha256: hash of the original.
     """
 
     before: Cost
@@ -48,6 +49,7 @@ class PruneResult:
     seconds: Mapping[str, float]
     model: Model
     output: Path | None
+    source_sha256: str
 
 
 def _graph(source: Source | DependencyGraph, dims: Mapping[str, int] | None = None) -> DependencyGraph:
@@ -191,7 +193,9 @@ def prune(
         decision.save(plan_out)
     clock.stop("write")
     written = Path(output) if output is not None else None
-    return PruneResult(before, after, decision, verdict, clock.laps, pruned, written)
+    return PruneResult(
+        before, after, decision, verdict, clock.laps, pruned, written, source.sha256
+    )
 
 
 class _Clock:

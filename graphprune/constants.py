@@ -6,6 +6,9 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
+# Marks an output that nobody reads any more, of a node whose other outputs are read.
+REPLACED_SUFFIX = "::replaced"
+
 
 def is_constant(value: ir.Value | None) -> bool:
     """Whether ``value`` is an initializer that no caller can replace."""
@@ -15,10 +18,12 @@ def is_constant(value: ir.Value | None) -> bool:
 def replace_by_constant(graph: ir.Graph, value: ir.Value, tensor: ir.TensorProtocol) -> None:
     """Let every consumer of ``value`` read an initializer of the same name that holds ``tensor``.
 
-    The producer stays; it must be removed before the graph is written (`drop_unused`).
+    The producer stays until `drop_unused`; its output gives up the name.
     """
+    name = value.name
+    value.name = f"{name}{REPLACED_SUFFIX}"
     constant = ir.Value(
-        name=value.name,
+        name=name,
         shape=ir.Shape(tensor.shape.numpy()),
         type=ir.TensorType(tensor.dtype),
         const_value=tensor,

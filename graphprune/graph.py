@@ -134,6 +134,10 @@ class DependencyGraph:
         found = np.unique(self.group_of_unit[units])
         return [self.groups[i] for i in found.tolist() if i >= 0]
 
+    def has_tensor(self, name: str) -> bool:
+        """Does the prepared model have a tensor of this name?"""
+        return name in self.analysis.axes or name in self.model.ir.graph.initializers
+
     def axes_named(self, name: str) -> list[Axis]:
         """Axes of a value or constant.
 

@@ -19,6 +19,9 @@ from graphprune.runtime import Fragment, evaluate
 from graphprune.shape_ops import compute
 from graphprune.shape_values import structural_nodes
 
+# A runtime session is opened for arithmetic on so few numbers only: more are a mask or a table.
+FEW_ELEMENTS = 16
+
 
 class Propagation:
     """Shapes and small values of a graph, from what inference found on.
@@ -79,6 +82,8 @@ class Propagation:
         if results is not None:
             for value, array in zip(node.outputs, results, strict=False):
                 self._note(value.name or "", array)
+            return
+        if max((array.size for array in arrays if array is not None), default=0) > FEW_ELEMENTS:
             return
         tensors = {
             value.name or "": ir.Tensor(array, name=value.name)

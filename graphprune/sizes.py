@@ -21,9 +21,9 @@ from graphprune.constants import is_constant
 from graphprune.errors import ModelError, UsageError
 
 Role = Literal["batch", "length", "side"]
-NOMINAL: Mapping[Role, int] = {"batch": 1, "length": 128, "side": 224}
 # Sides go through five halvings in the usual image network.
 SIDE_UNIT = 32
+UNITS: Mapping[Role, int] = {"batch": 1, "length": 1, "side": SIDE_UNIT}
 
 _BATCH = re.compile(r"batch|^(n|b|bs|bsz)$", re.IGNORECASE)
 _LENGTH = re.compile(r"seq|len|time|token|past|step|frame", re.IGNORECASE)
@@ -95,45 +95,43 @@ class Interface:
 
     def nominal(self, overrides: Mapping[str, int]) -> Iterator[dict[str, int]]:
         """Sizes to run the model with, likeliest first."""
-        for length, side in ((128, 224), (128, 256), (16, 64), (16, 32), (8, 224), (1, 1)):
+        for length, side in ((128, 224), (128, 256), (16, 384), (16, 96), (8, 32), (1, 1)):
             usual = {"batch": 1, "length": length, "side": side}
             yield {dim.name: overrides.get(dim.name, usual[dim.role]) for dim in self.dims}
 
-    def analysis(self, overrides: Mapping[str, int]) -> Iterator[dict[str, int]]:
-        """Sizes to analyse the model with, the most telling first."""
-        for scale in ((3, 5, 7, 11), (2,), (1,)) if overrides else ((1,),):
+    def analysis(
+        self, overrides: Mapping[str, int], nominal: Mapping[str, int]
+    ) -> Iterator[dict[str, int]]:
+        """Sizes to analyse the model with, the most telling first.
+
+        Args:
+            overrides: what the user asked for; multiples of these are tried.
+            nominal: the sizes of the other run; the two should differ in every dim.
+        """
+        scales = ((3, 5, 7, 11), (2,), (1,)) if overrides else ((1,),)
+        for scale in scales:
             forced = {
                 name: size * scale[index % len(scale)]
                 for index, (name, size) in enumerate(sorted(overrides.items()))
             }
-            for sizes in self._distinct():
-                yield sizes | forced
+            candidates = [sizes | forced for sizes in self._distinct()]
+            # A stable sort: those that leave nothing as it is in the other run come first.
+            yield from sorted(candidates, key=lambda sizes: len(sizes.items() & nominal.items()))
 
     def _distinct(self) -> Iterator[dict[str, int]]:
         """Distinct sizes, then ever fewer of them."""
         primes = list(islice(_primes(self._taken), len(self.dims) + 1))
-        spare = primes[-1]
-        distinct = {
-            dim.name: size * (SIDE_UNIT if dim.role == "side" else 1)
-            for dim, size in zip(self.dims, primes, strict=False)
-        }
-        yield distinct
-        sides = [dim.name for dim in self.dims if dim.role == "side"]
-        lengths = [dim.name for dim in self.dims if dim.role == "length"]
-        batches = [dim.name for dim in self.dims if dim.role == "batch"]
-        square = distinct | dict.fromkeys(sides, SIDE_UNIT * spare)
-        if len(sides) > 1:
-            yield square
-        equal = square | dict.fromkeys(lengths, spare)
-        if len(lengths) > 1:
-            yield equal
-        for side in (96, 256, 224) if sides else ():
-            yield equal | dict.fromkeys(sides, side)
-        for length in (7, 32) if lengths else ():
-            yield equal | dict.fromkeys(lengths, length)
-        if batches:
-            yield distinct | dict.fromkeys(batches, 1)
-            yield equal | dict.fromkeys(batches, 1)
+        own, spare = dict(zip(self.dims, primes, strict=False)), primes[-1]
+        for batch in (None, 1):
+            for length in (None, spare, 32, 7):
+                for side in (None, SIDE_UNIT * spare, 96 * spare, 384, 224, 96):
+                    fixed = {"batch": batch, "length": length, "side": side}
+                    if any(fixed[role] for role in set(fixed) - {dim.role for dim in self.dims}):
+                        continue
+                    yield {
+                        dim.name: fixed[dim.role] or prime * UNITS[dim.role]
+                        for dim, prime in own.items()
+                    }
 
 
 def evaluate_dim(text: str, sizes: Mapping[str, int]) -> int:

@@ -39,7 +39,8 @@ class Trace:
         nominal_dims: the same, nominal.
         traced: False if no assignment was free of contradictions: the shapes are then those that
             static inference gives for the nominal sizes.
-        symbolic: axes that static inference names after a symbolic dim.
+        symbolic: axes that static inference names after a symbolic dim; where the two assignments
+            agree in some dim, also those whose size it can't tell.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -92,13 +93,18 @@ def trace(model: Model, dims: Mapping[str, int] | None = None) -> Trace:
     interface.check(overrides)
     skeleton = Skeleton(model.ir)
     nominal = _first_run(model.ir, skeleton, interface, interface.nominal(overrides))
-    analysis = nominal
-    if interface.dims and nominal is not None:
-        analysis = _first_run(model.ir, skeleton, interface, interface.analysis(overrides))
-    traced = analysis is not None and nominal is not None
-    if analysis is None or nominal is None:
+    analysis = None
+    if interface.dims or nominal is None:
+        usual = nominal.sizes if nominal is not None else {}
+        candidates = interface.analysis(overrides, usual)
+        analysis = _first_run(model.ir, skeleton, interface, candidates)
+    run = analysis or nominal
+    traced = run is not None
+    if run is None:
         sizes = next(iter(interface.nominal(overrides)))
-        analysis = nominal = _static_run(model.ir, skeleton, interface, sizes)
+        run = _static_run(model.ir, skeleton, interface, sizes)
+    analysis, nominal = analysis or run, nominal or run
+    differ = not analysis.sizes.items() & nominal.sizes.items()
     return Trace(
         shapes=analysis.shapes,
         nominal=nominal.shapes,
@@ -106,7 +112,7 @@ def trace(model: Model, dims: Mapping[str, int] | None = None) -> Trace:
         dims=analysis.sizes,
         nominal_dims=nominal.sizes,
         traced=traced,
-        symbolic=_symbolic_axes(skeleton, interface),
+        symbolic=_symbolic_axes(skeleton, interface, {} if differ else analysis.shapes),
     )
 
 
@@ -162,15 +168,27 @@ def _is_small(tensor: ir.TensorProtocol) -> bool:
     )
 
 
-def _symbolic_axes(skeleton: Skeleton, interface: Interface) -> frozenset[tuple[str, int]]:
-    """Axes that inference names after a symbolic dim when all of them are left open."""
+def _symbolic_axes(
+    skeleton: Skeleton, interface: Interface, doubtful: Mapping[str, tuple[int, ...]]
+) -> frozenset[tuple[str, int]]:
+    """Axes that inference names after a symbolic dim when all of them are left open.
+
+    Of the ``doubtful`` values also those axes whose size it can't tell.
+    """
     names = {
         axis for axes in interface.symbols().values() for axis in axes if isinstance(axis, str)
     }
     found = skeleton.infer(interface.symbols())
-    return frozenset(
+    named = {
         (name, axis)
         for name, axes in found.axes.items()
         for axis, size in enumerate(axes)
-        if isinstance(size, str) and size in names
-    )
+        if size in names
+    }
+    untold = {
+        (name, axis)
+        for name, shape in doubtful.items()
+        for axis, size in enumerate(found.axes.get(name, (None,) * len(shape)))
+        if not isinstance(size, int)
+    }
+    return frozenset(named | untold)

@@ -1,4 +1,4 @@
-"""Tests marked ``torch`` or ``tensorflow`` are left out where the framework is absent, and counted."""
+"""Tests that need an absent framework are left out, and counted."""
 
 from __future__ import annotations
 

@@ -32,7 +32,9 @@ def run(model: Model, x: np.ndarray) -> list[np.ndarray]:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
-    return list(ort.InferenceSession(model.to_proto().SerializeToString(), options).run(None, {"x": x}))
+    return list(
+        ort.InferenceSession(model.to_proto().SerializeToString(), options).run(None, {"x": x})
+    )
 
 
 def check_fold(model: Model, shapes: Sequence[tuple[int, ...]]) -> Model:
@@ -47,7 +49,8 @@ def check_fold(model: Model, shapes: Sequence[tuple[int, ...]]) -> Model:
             np.testing.assert_array_equal(expected, result, strict=True)
     for node in folded.ir.graph:
         for value in node.outputs:
-            assert value.name in found.shapes, "the trace has to stay valid for what is left"
+            is_read = value.uses() or value.is_graph_output()
+            assert value.name in found.shapes or not is_read, "the trace has to stay valid"
     return folded
 
 
@@ -106,8 +109,8 @@ def test_what_depends_on_a_symbolic_dim_stays() -> None:
         ("v = Slice (s, two, four, zero)", True),
         ("v = Slice (s, one, four, zero)", False),
         ("v = Slice (s, last, far, zero, back)", True),
-        ("a, b = Split <axis = 0> (s, two_two); v = Identity (b)", True),
-        ("a, b = Split <axis = 0> (s, two_two); v = Mul (a, b)", False),
+        ("c, d = Split <axis = 0> (s, two_two); v = Identity (d)", True),
+        ("c, d = Split <axis = 0> (s, two_two); v = Mul (c, d)", False),
         ("r = Reshape (s, square); v = Gather <axis = 0> (r, one)", True),
         ("r = Reshape (s, square); t = Transpose (r); v = Gather <axis = 0> (t, one)", False),
         ("e = Expand (s, two_four); t = Slice (e, two, four, one); v = Reshape (t, four)", True),

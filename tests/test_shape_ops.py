@@ -25,7 +25,8 @@ def vec(*values: int) -> np.ndarray:
 
 
 CASES: list[tuple[str, list[np.ndarray | None]]] = [
-    *((op, [a, b]) for op in ("Add", "Sub", "Mul", "Div", "Max", "Min") for a, b in ((I, J), (F, G))),
+    *((op, [a, b]) for op in ("Add", "Sub", "Mul", "Div", "Max", "Min")
+      for a, b in ((I, J), (F, G))),
     *((op, [a, b]) for op in ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
       for a, b in ((I, J), (F, G))),
     *((op, [a]) for op in ("Abs", "Neg") for a in (I, G)),
@@ -71,7 +72,9 @@ def node_of(text: str, inputs: list[np.ndarray | None]) -> tuple[ir.Node, Fragme
         f'<ir_version: 9, opset_import: ["" : 18]> g () => (float[n] a) {{ {call} }}'
     )
     tensors = {
-        name: ir.tensor(array) for name, array in zip(names, inputs, strict=True) if array is not None
+        name: ir.tensor(array)
+        for name, array in zip(names, inputs, strict=True)
+        if array is not None
     }
     model.graph.initializer.extend(
         numpy_helper.from_array(np.asarray(array), name)
@@ -82,7 +85,9 @@ def node_of(text: str, inputs: list[np.ndarray | None]) -> tuple[ir.Node, Fragme
     return node, Fragment([node], tensors, {"": 18}, 9)
 
 
-@pytest.mark.parametrize(("text", "inputs"), CASES, ids=[f"{c[0]}-{i}" for i, c in enumerate(CASES)])
+@pytest.mark.parametrize(
+    ("text", "inputs"), CASES, ids=[f"{c[0]}-{i}" for i, c in enumerate(CASES)]
+)
 def test_same_as_onnxruntime(text: str, inputs: list[np.ndarray | None]) -> None:
     node, fragment = node_of(text, inputs)
     names = [value.name or "" for value in node.outputs]

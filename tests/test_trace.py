@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import numpy as np
@@ -311,7 +312,7 @@ def test_weights_are_not_touched_and_nothing_heavy_runs() -> None:
     # Some 10^13 multiply-adds with these sizes: a run would take minutes.
     text = "net (float[n, 512, height, width] x) => (float[n, 512, a, b] y) {\n"
     names = ["x", *(f"h{i}" for i in range(1, 30)), "y"]
-    for before, after in zip(names, names[1:], strict=False):
+    for before, after in itertools.pairwise(names):
         text += f"{after} = Conv <pads = [1, 1, 1, 1]> ({before}, w)\n"
     model = parse(text + "}", w=np.zeros((512, 512, 3, 3), np.float32))
     start = time.perf_counter()

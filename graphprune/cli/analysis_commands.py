@@ -1,0 +1,85 @@
+"""`inspect` and `explain`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphprune.cli import tables
+from graphprune.cli.output import log, show, show_json, working
+from graphprune.cli.parameters import Dims, Json, ModelPath, parse_dims
+from graphprune.graph import Explanation, analyze
+from graphprune.graph_files import write_graph
+from graphprune.model import load
+from graphprune.report import SCHEMA_VERSION
+from graphprune.report import inspect as summarise
+
+
+def inspect(
+    model: ModelPath,
+    graph_out: Annotated[
+        Path | None,
+        typer.Option("--graph", metavar="FILE", help="Write the dependency graph (.dot, .graphml, .json)."),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="List every group.")] = False,
+    dim: Dims = None,
+    json: Json = False,
+) -> None:
+    """What there is to prune: cost, groups, what is blocked and why."""
+    with working("analysing"):
+        graph = analyze(load(model), parse_dims(dim))
+        report = summarise(graph)
+    if graph_out is not None:
+        write_graph(graph, graph_out)
+        log(f"dependency graph: {graph_out}")
+    if json:
+        show_json(report.to_json())
+        return
+    show(tables.summary(report), tables.groups(report, every=every), tables.blocked(report))
+    missing = tables.missing_rules(report)
+    if missing is not None:
+        show(missing)
+
+
+def explain(
+    model: ModelPath,
+    tensor: Annotated[
+        str, typer.Argument(metavar="TENSOR[:AXIS]", help="A tensor of the model, and one of its axes.")
+    ],
+    dim: Dims = None,
+    json: Json = False,
+) -> None:
+    """What goes with an axis, or the reason that blocks it."""
+    name, axis = tensor, 0
+    head, separator, tail = tensor.rpartition(":")
+    graph = analyze(load(model), parse_dims(dim))
+    if separator and tail.lstrip("-").isdigit() and not graph.has_tensor(tensor):
+        name, axis = head, int(tail)
+    found = graph.explain(name, axis)
+    if json:
+        show_json({"schema_version": SCHEMA_VERSION, **asdict(found)})
+        return
+    for line in _lines(found):
+        show(line)
+
+
+def _lines(found: Explanation) -> list[str]:
+    lines = [f"'{found.value}', axis {found.axis}: {found.size} positions"]
+    if found.reasons:
+        lines.append(f"blocked: {'; '.join(found.reasons)}")
+    elif found.groups:
+        lines.append("can shrink")
+    if found.groups:
+        lines.append(f"groups: {', '.join(found.groups)}")
+    if found.members:
+        lines.append("goes together with:")
+        lines += [f"  {name}, axis {axis}" for name, axis in found.members]
+    if found.chain:
+        lines.append("through:")
+        for step in found.chain:
+            source, target = f"{step.source[0]}[{step.source[1]}]", f"{step.target[0]}[{step.target[1]}]"
+            lines.append(f"  {source} -> {step.op_type} '{step.node}' -> {target}")
+    return [line.replace("[", r"\[") for line in lines]

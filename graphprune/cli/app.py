@@ -1,0 +1,75 @@
+"""Entry point: commands, exit codes and errors."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from graphprune.cli import analysis_commands, model_commands, prune_commands
+from graphprune.cli.output import fail
+from graphprune.errors import GraphPruneError, InternalError
+
+app = typer.Typer(
+    name="graphprune",
+    help="Structured pruning of any ONNX model: smaller, faster, and proven right.",
+    no_args_is_help=False,
+    invoke_without_command=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for function in (
+    analysis_commands.inspect,
+    analysis_commands.explain,
+    prune_commands.prune,
+    prune_commands.apply,
+    model_commands.check,
+    model_commands.profile,
+    model_commands.convert,
+    prune_commands.demo,
+):
+    app.command()(function)
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    show_traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show where an unexpected error comes from.")
+    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """Structured pruning of any ONNX model: smaller, faster, and proven right."""
+    if version:
+        from graphprune import __version__
+
+        typer.echo(f"graphprune {__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command and exits: 0 done, 1 wrong input, 2 usage, 3 invalid, 4 out of reach, 70 our fault."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(given)  # exits by itself, with 2 on wrong usage
+        code = 0
+    except GraphPruneError as error:
+        code = fail(error)
+    except BrokenPipeError:
+        # The reader went away (`graphprune inspect … | head`): nothing left to say.
+        sys.stderr.close()
+        code = 0
+    except Exception as error:
+        if "--traceback" in given:
+            traceback.print_exc()
+        message = f"an error of our own: {type(error).__name__}: {error}"
+        hint = "please report it, with what `graphprune --traceback …` prints"
+        code = fail(InternalError(message, hint=hint))
+    sys.exit(code)

@@ -1,0 +1,109 @@
+"""`check`, `profile` and `convert`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphprune.cli import tables
+from graphprune.cli.output import show, show_json, working
+from graphprune.cli.parameters import Dims, Json, ModelPath, OutPath, Seed, parse_dims
+from graphprune.errors import ValidationError
+from graphprune.report import SCHEMA_VERSION
+
+
+def check(
+    reference: Annotated[
+        Path, typer.Argument(metavar="REFERENCE", help="The model that is right.", show_default=False)
+    ],
+    model: ModelPath,
+    data: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Inputs by name; else random.")] = None,
+    tolerance: Annotated[
+        float, typer.Option(help="Accepted difference, as a fraction of the largest output value.")
+    ] = 1e-4,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Are two models the same function? Exit 3 if not."""
+    from graphprune import api
+
+    with working("running both models"):
+        found = api.check(reference, model, data=data, seed=seed)
+    same = all(d.within(tolerance) for d in found)
+    if json:
+        outputs = [{**asdict(d), "passing_tolerance": d.passing_tolerance} for d in found]
+        show_json({"schema_version": SCHEMA_VERSION, "same": same, "tolerance": tolerance, "outputs": outputs})
+    else:
+        show(tables.differences(found))
+    if not same:
+        worst = max(found, key=lambda d: d.passing_tolerance)
+        message = f"the models differ by {worst.max_error:.3g}"
+        raise ValidationError(
+            message,
+            where=f"output '{worst.output}', values up to {worst.scale:.3g}",
+            because=f"{worst.passing_tolerance:.2g} of the largest value, more than {tolerance:g}",
+            hint=f"--tolerance {worst.passing_tolerance * 1.01:.2g} would pass",
+        )
+
+
+def profile(
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL…", help="One model, or several to compare.", show_default=False)
+    ],
+    provider: Annotated[str, typer.Option(help="cpu, cuda, tensorrt, openvino, coreml, qnn, xnnpack, dml.")] = "cpu",
+    batch: Annotated[int, typer.Option(help="Size of the symbolic first axes.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="Threads within an operator.")] = None,
+    repeat: Annotated[int | None, typer.Option(help="Counted runs.")] = None,
+    warmup: Annotated[int | None, typer.Option(help="Runs before; by default until stable.")] = None,
+    ops: Annotated[bool, typer.Option("--ops/--no-ops", help="Time by operator type.")] = True,
+    dim: Dims = None,
+    json: Json = False,
+) -> None:
+    """Latency, throughput, memory and time by operator, side by side for several models."""
+    from graphprune.profile import profile as measure
+    from graphprune.profile import render
+
+    with working("measuring"):
+        report = measure(
+            models, provider=provider, batch=batch, dims=parse_dims(dim), threads=threads,
+            repeat=repeat, warmup=warmup, ops=ops,
+        )  # fmt: skip
+    if json:
+        show_json(report.to_json())
+        return
+    show(render(report))
+
+
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="module:factory, a SavedModel, a .keras, .h5 or .onnx file."),
+    ],
+    out: OutPath,
+    framework: Annotated[str | None, typer.Option(help="torch, tensorflow or onnx; else told from SOURCE.")] = None,
+    exporter: Annotated[str, typer.Option(help="torch only: dynamo or torchscript.")] = "dynamo",
+    dynamic: Annotated[
+        list[str] | None,
+        typer.Option(metavar="INPUT:AXIS=NAME", help="torch only: a further symbolic axis. [repeatable]"),
+    ] = None,
+    opset: Annotated[int | None, typer.Option(help="Opset version.")] = None,
+    json: Json = False,
+) -> None:
+    """From a framework to ONNX, compared with the source on random input."""
+    from graphprune.converters import convert as to_onnx
+    from graphprune.converters.dynamic import parse_dynamic
+
+    with working("converting"):
+        report = to_onnx(
+            source, out, framework=framework, exporter=exporter, dynamic=parse_dynamic(dynamic or ()), opset=opset
+        )
+    if json:
+        show_json(report.to_json())
+        return
+    show(
+        f"{report.framework} ({report.exporter}), opset {report.opset}: {report.out}",
+        f"largest difference from the source {report.max_abs_diff:.2g} at values up to {report.scale:.3g}",
+    )

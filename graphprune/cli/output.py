@@ -1,0 +1,62 @@
+"""Printing: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, RenderableType
+
+from graphprune.errors import GraphPruneError
+
+_log = Console(stderr=True, highlight=False)
+
+
+def show(*parts: RenderableType) -> None:
+    """Tables and text for people, on stdout."""
+    # Wide enough for names when the output is no terminal; a table is never cut off then.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    for part in parts:
+        console.print(part)
+
+
+def show_json(document: dict[str, Any]) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(document, indent=1) + "\n")
+
+
+def log(text: str) -> None:
+    """A line on stderr."""
+    _log.print(text, markup=False)
+
+
+def fail(error: GraphPruneError) -> int:
+    """Prints an error, returns its exit code."""
+    sys.stderr.write(f"graphprune: {error}\n")
+    return error.exit_code
+
+
+@contextmanager
+def working(text: str) -> Iterator[None]:
+    """A spinner while something runs, on a terminal only."""
+    if _log.is_terminal:
+        with _log.status(text):
+            yield
+    else:
+        yield
+
+
+def count(number: float) -> str:
+    """``1234567`` as ``1.23 M``."""
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.2f} {unit}"
+    return f"{number:g}"
+
+
+def size(number: float) -> str:
+    """Bytes with a decimal prefix."""
+    return f"{count(number)}B" if number >= 1000 else f"{number:g} B"

@@ -1,0 +1,39 @@
+"""Arguments and options that several commands share; each means the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphprune.errors import UsageError
+
+ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)]
+OutPath = Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")]
+Dims = Annotated[
+    list[str] | None,
+    typer.Option("--dim", metavar="NAME=SIZE", help="Size of a symbolic dimension. [repeatable]"),
+]
+Verify = Annotated[
+    bool, typer.Option("--verify/--no-verify", help="Run the masking oracle on the result.")
+]
+Seed = Annotated[int, typer.Option("--seed", help="Of everything random.")]
+
+
+def parse_dims(items: Sequence[str] | None) -> dict[str, int]:
+    """``["batch=2"]`` as ``{"batch": 2}``.
+
+    Raises:
+        UsageError: an item is not NAME=SIZE.
+    """
+    found = {}
+    for item in items or ():
+        name, separator, size = item.rpartition("=")
+        if not separator or not size.isdigit():
+            message = f"cannot read the dimension '{item}'"
+            raise UsageError(message, hint="--dim batch=2")
+        found[name] = int(size)
+    return found

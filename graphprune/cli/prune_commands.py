@@ -1,0 +1,152 @@
+"""`prune`, `apply` and `demo`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from graphprune import api
+from graphprune.cli import tables
+from graphprune.cli.output import log, show, show_json, working
+from graphprune.cli.parameters import Dims, Json, ModelPath, OutPath, Seed, Verify, parse_dims
+from graphprune.errors import UsageError
+from graphprune.plan import Plan
+from graphprune.report import SCHEMA_VERSION
+from graphprune.target import parse_target
+
+Globs = list[str] | None
+
+
+def prune(
+    model: ModelPath,
+    out: OutPath,
+    target: Annotated[
+        list[str],
+        typer.Option("--target", metavar="KEY=VALUE", help="What may be kept: macs=50%, params=2M, bytes=20MB. "
+                     "[repeatable: all are met]", show_default=False),
+    ],  # fmt: skip
+    criterion: Annotated[str, typer.Option(help="Importance of a unit: l1, l2, random.")] = "l2",
+    allocator: Annotated[str, typer.Option(help="How the budget is shared: uniform, global.")] = "uniform",
+    kinds: Annotated[str | None, typer.Option(metavar="KIND,…", help="Which structures may go.")] = None,
+    exact_only: Annotated[
+        bool, typer.Option("--exact-only", help="No group over which a norm, softmax or mean runs.")
+    ] = False,
+    include: Annotated[Globs, typer.Option(metavar="GLOB", help="Only these groups, parameters or nodes.")] = None,
+    exclude: Annotated[Globs, typer.Option(metavar="GLOB", help="Leave these alone.")] = None,
+    align: Annotated[int, typer.Option(help="Widths are kept as multiples of this.")] = 1,
+    floor: Annotated[float, typer.Option(help="Smallest kept fraction of each group.")] = 0.1,
+    plan_out: Annotated[Path | None, typer.Option("--plan-out", metavar="FILE.json", help="Save the plan.")] = None,
+    verify: Verify = True,
+    dim: Dims = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Prunes a model to a target: plan, rewrite, verify, write."""
+    targets: dict[str, float | str] = {}
+    for item in target:
+        metric, amount = parse_target(item)
+        if metric in targets:
+            message = f"two targets for '{metric}'"
+            raise UsageError(message, hint="one --target per metric")
+        targets[metric] = amount
+    with working("pruning"):
+        result = api.prune(
+            model, out, target=targets, criterion=criterion, allocator=allocator,
+            kinds=kinds.split(",") if kinds is not None else None, exact_only=exact_only,
+            include=include or (), exclude=exclude or (), align=align, floor=floor,
+            plan_out=plan_out, verify_result=verify, dims=parse_dims(dim), seed=seed,
+        )  # fmt: skip
+    _show(result, json=json)
+
+
+def apply(
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan that prune wrote.", show_default=False)],
+    model: ModelPath,
+    out: OutPath,
+    verify: Verify = True,
+    dim: Dims = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Cuts a model as a saved plan says (also another precision of the same model)."""
+    document = Plan.load(plan)
+    with working("pruning"):
+        result = api.prune(
+            model, out, use_plan=document, verify_result=verify, dims=parse_dims(dim), seed=seed
+        )
+    if result.source_sha256 != document.model_sha256:
+        log("note: the plan was made for another file; its parameters fit this one")
+    _show(result, json=json)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the pruned model.")] = Path(
+        "out/digits_pruned.onnx"
+    ),
+    json: Json = False,
+) -> None:
+    """Prunes the bundled trained model to half its MACs, and shows what became of it."""
+    from graphprune.demo import run_demo
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with working("pruning the bundled model"):
+        report = run_demo(out)
+    if json:
+        show_json({"schema_version": SCHEMA_VERSION, **report.to_json()})
+        return
+    extra = [
+        ("accuracy", f"{report.accuracy_before:.1%}", f"{report.accuracy_after:.1%}",
+         f"{report.accuracy_after - report.accuracy_before:+.1%}"),
+        ("latency (p50)", f"{report.latency_ms_before:.3f} ms", f"{report.latency_ms_after:.3f} ms",
+         f"{report.latency_ratio:.1%}"),
+    ]  # fmt: skip
+    result = report.result
+    show(tables.before_after(result.before, result.after, extra), *_footer(result))
+
+
+def _show(result: api.PruneResult, *, json: bool) -> None:
+    if json:
+        show_json(document(result))
+        return
+    show(tables.before_after(result.before, result.after), *_footer(result))
+    log(f"command: {shlex.join(['graphprune', *sys.argv[1:]])}")
+
+
+def _footer(result: api.PruneResult) -> list[str]:
+    lines = []
+    verdict = result.verdict
+    if verdict is not None:
+        lines.append(
+            f"verified: equals the original with the removed slices at zero (largest difference "
+            f"{verdict.max_error:.2g} at values up to {verdict.scale:.3g}, {len(verdict.runs)} input sizes)"
+        )
+        if verdict.statistics:
+            shown = ", ".join(verdict.statistics[:3])
+            more = f" and {len(verdict.statistics) - 3} more" if len(verdict.statistics) > 3 else ""
+            lines.append(f"not exact: these now run over what is left: {shown}{more}")
+    else:
+        lines.append("not verified (--no-verify)")
+    if result.output is not None:
+        lines.append(f"written: {result.output}")
+    return [line.replace("[", r"\[") for line in lines]
+
+
+def document(result: api.PruneResult) -> dict[str, Any]:
+    """The result of a pruning run as JSON."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "output": str(result.output) if result.output is not None else None,
+        "before": asdict(result.before),
+        "after": asdict(result.after),
+        "kept": result.after.ratio(result.before),
+        "target": result.plan.target,
+        "groups": [asdict(g) for g in result.plan.groups],
+        "verify": asdict(result.verdict) if result.verdict is not None else None,
+        "seconds": dict(result.seconds),
+        "model_sha256": result.source_sha256,
+    }

@@ -1,0 +1,67 @@
+"""The demo: the bundled trained model, cut to half its multiply-adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphprune.api import PruneResult, prune
+from graphprune.compare import run
+from graphprune.model import Model, load
+from graphprune.models import demo_data, demo_model_path
+from graphprune.profile import profile
+
+TARGET = 0.5
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """Before and after, on the bundled test images and on this machine."""
+
+    result: PruneResult
+    accuracy_before: float
+    accuracy_after: float
+    latency_ms_before: float
+    latency_ms_after: float
+    latency_ratio: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that was measured."""
+        return {
+            "output": str(self.result.output),
+            "macs": [self.result.before.macs, self.result.after.macs],
+            "params": [self.result.before.params, self.result.after.params],
+            "bytes": [self.result.before.bytes, self.result.after.bytes],
+            "accuracy": [self.accuracy_before, self.accuracy_after],
+            "latency_ms": [self.latency_ms_before, self.latency_ms_after],
+            "latency_ratio": self.latency_ratio,
+        }
+
+
+def run_demo(out: Path) -> DemoReport:
+    """Prunes the bundled model to ``out``, and measures both models."""
+    source = demo_model_path()
+    original = load(source)
+    result = prune(original, out, target={"macs": TARGET}, allocator="global")
+    data = demo_data()
+    report = profile([source, out], batch=64, ops=False)
+    before, after = (r.latency_ms.p50 for r in report.runs)
+    return DemoReport(
+        result=result,
+        accuracy_before=_accuracy(original, data.images, data.labels),
+        accuracy_after=_accuracy(load(out), data.images, data.labels),
+        latency_ms_before=before,
+        latency_ms_after=after,
+        latency_ratio=after / before,
+    )
+
+
+def _accuracy(
+    model: Model, images: dict[str, npt.NDArray[np.float32]], labels: npt.NDArray[np.int64]
+) -> float:
+    (logits,) = run(model, images, optimize=True).values()
+    return float((logits.argmax(axis=1) == labels).mean())
