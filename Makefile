@@ -18,11 +18,12 @@ test-frameworks: .venv-frameworks/stamp  ## the tests that need torch or TensorF
 	.venv-frameworks/bin/python -m pytest --frameworks -m tensorflow
 
 # Static tools don't follow setuptools' package-dir, so the types are checked on a regular install.
+# setuptools leaves build/ behind, from which a later install would take modules that are long gone.
 lint: .venv-lint/stamp  ## ruff, and mypy --strict on the installed package
 	.venv-lint/bin/ruff check .
 	.venv-lint/bin/ruff format --check .
-	rm -rf build
 	.venv-lint/bin/python $(PIP) --no-deps --force-reinstall .
+	rm -rf build
 	cd .venv-lint && bin/mypy --strict --config-file ../pyproject.toml -p graphprune
 
 clean:  ## everything that the targets above made
@@ -48,6 +49,6 @@ clean:  ## everything that the targets above made
 
 .venv-lint/stamp: pyproject.toml
 	$(PYTHON) -m venv .venv-lint
-	rm -rf build
 	.venv-lint/bin/python $(PIP) mypy ruff .
+	rm -rf build
 	touch $@

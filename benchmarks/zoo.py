@@ -45,6 +45,7 @@ class Row:
     prunable_params: float | None = None
     macs_claimed: float | None = None
     macs_counted: float | None = None
+    params_claimed: float | None = None
     params_counted: float | None = None
     oracle_error: float | None = None
     oracle_scale: float | None = None
@@ -211,6 +212,7 @@ def measure(path: Path, row: Row, target: float, options: dict[str, Any]) -> Non
         result = gp.prune(path, out, target={"macs": target}, plan_out=plan_file, **options)
         row.prune_s = time.perf_counter() - started
         row.macs_claimed = result.plan.reached.get("macs")
+        row.params_claimed = result.plan.reached.get("params")
         if result.verdict is not None:
             row.oracle_error, row.oracle_scale = result.verdict.max_error, result.verdict.scale
         pruned = onnx.load(out)
@@ -261,7 +263,13 @@ def cell(row: Row, name: str) -> str:
         return value.splitlines()[0][:90] if value else ""
     if value is None:
         return "-"
-    if name in ("prunable_params", "macs_claimed", "macs_counted", "params_counted"):
+    if name in (
+        "prunable_params",
+        "macs_claimed",
+        "macs_counted",
+        "params_claimed",
+        "params_counted",
+    ):
         return f"{value:.1%}"
     if name.startswith(("oracle", "masked")):
         return f"{value:.1e}"

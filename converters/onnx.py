@@ -38,9 +38,7 @@ def to_onnx(source: str, out: str | Path, *, opset: int | None = None) -> Conver
         raise ModelError(what, because=parity.first_line(error)) from error
     feeds = random_feeds(parity.session(file))
     expected = parity.run(file, feeds)
-    current = next(
-        (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0
-    )
+    current = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if opset not in (None, current):
         try:
             model = version_converter.convert_version(model, opset)
@@ -52,6 +50,4 @@ def to_onnx(source: str, out: str | Path, *, opset: int | None = None) -> Conver
         large = model.ByteSize() > onnx.checker.MAXIMUM_PROTOBUF
         onnx.save(model, written, save_as_external_data=large, location=f"{out.name}.data")
         measured = parity.check(list(expected.values()), parity.run(written, feeds), where=source)
-        return describe(
-            written, source=source, out=out, framework="onnx", exporter=exporter, parity=measured
-        )
+        return describe(written, source=source, out=out, framework="onnx", exporter=exporter, parity=measured)

@@ -88,9 +88,7 @@ def check(expected: Sequence[Array], found: Mapping[str, Array], *, where: str) 
         floating = np.issubdtype(want.dtype, np.floating)
         allowed = RELATIVE.get(want.dtype.name, 1e-4) * size + ABSOLUTE if floating else 0.0
         if not diff <= allowed:
-            because = (
-                f"it is off by up to {diff:.3g} (values up to {size:.3g}; {allowed:.1g} is allowed)"
-            )
+            because = f"it is off by up to {diff:.3g} (values up to {size:.3g}; {allowed:.1g} is allowed)"
             _refuse(name, because, where)
         worst, scale = max(worst, diff), max(scale, size)
     return Parity(worst, scale)

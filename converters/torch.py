@@ -175,9 +175,7 @@ def _export(
         symbolic = {name: dict(dims) for name, dims in (*axes.items(), *outputs.items()) if dims}
         tensors = tuple(example.tensors.values())
         with _only_tensors(module, example):
-            torch.onnx.export(
-                module, tensors, str(file), dynamo=False, dynamic_axes=symbolic, **named
-            )
+            torch.onnx.export(module, tensors, str(file), dynamo=False, dynamic_axes=symbolic, **named)
         return
     shapes = example.map(lambda name, _: dict(axes[name]) or None)
     kwargs = {

@@ -50,9 +50,7 @@ class Example:
         self.map(found.__setitem__)
         return found
 
-    def map(
-        self, function: Callable[[str, torch.Tensor], Any], *, constants: bool = False
-    ) -> dict[str, Any]:
+    def map(self, function: Callable[[str, torch.Tensor], Any], *, constants: bool = False) -> dict[str, Any]:
         """``arguments`` with ``function(name, tensor)`` for each tensor.
 
         Constants stay if ``constants`` is true and become None otherwise.

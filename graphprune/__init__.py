@@ -5,8 +5,8 @@ from graphprune.api import apply as apply
 from graphprune.api import check as check
 from graphprune.api import plan as plan
 from graphprune.api import prune as prune
-from graphprune.converters import convert as convert
 from graphprune.check import Difference as Difference
+from graphprune.converters import convert as convert
 from graphprune.errors import GraphPruneError as GraphPruneError
 from graphprune.graph import DependencyGraph as DependencyGraph
 from graphprune.graph import analyze as analyze

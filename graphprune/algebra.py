@@ -8,7 +8,8 @@ are.  This one picture holds everything that a graph does to axes:
 * an axis that a parameter makes has one fresh unit per position;
 * Concat, Split, Slice, Pad and Gather are numpy indexing on the rows (sums of pieces);
 * Reshape that merges ``H`` and ``D`` makes rows ``{h_i, d_j}`` (a product, outer factor first);
-* Reshape that splits ``H·D`` must find such a product, and *refines* units that are not: ``e_ij := {h_i, d_j}``;
+* Reshape that splits ``H·D`` must find such a product, and *refines* units that are none:
+  ``e_ij := {h_i, d_j}``;
 * two axes that must keep the same positions are **equated**: units are merged (union-find) or refined.
 
 Every step only substitutes a unit by a conjunction of units, and an identity between rows stays true under
@@ -53,7 +54,7 @@ class Axis:
     @property
     def is_plain(self) -> bool:
         """True when no unit was ever attached: the axis can't shrink."""
-        return self.labels.shape[1] == 0
+        return not self.labels.shape[1]
 
     def take(self, index: npt.NDArray[np.int64]) -> Axis:
         """Positions ``index`` of this axis, in that order (Slice, Split, Gather)."""
@@ -268,9 +269,7 @@ class Algebra:
             real = (others > 0) & (anchors > 0)
             self._union(anchors[real], others[real])
 
-    def _plain_reason(
-        self, a: Axis, b: Axis, rows: npt.NDArray[np.bool_], width: int, why: int
-    ) -> Labels:
+    def _plain_reason(self, a: Axis, b: Axis, rows: npt.NDArray[np.bool_], width: int, why: int) -> Labels:
         found = np.zeros(int(rows.sum()), np.int32)
         for axis in (a, b):
             labels = axis.labels[rows]
@@ -296,9 +295,7 @@ class Algebra:
         single_left, single_right = (n_left == 1) & (n_right > 1), (n_right == 1) & (n_left > 1)
         heads = np.concatenate([left[single_left, 0], right[single_right, 0]])
         width = max(left.shape[1], right.shape[1])
-        bodies = np.concatenate(
-            [_widen(right[single_left], width), _widen(left[single_right], width)]
-        )
+        bodies = np.concatenate([_widen(right[single_left], width), _widen(left[single_right], width)])
         if not len(heads):
             anchor = left[:, :1]
             both = np.concatenate([left, right], axis=1)
@@ -310,7 +307,7 @@ class Algebra:
         bodies = bodies[first]
         inside = np.isin(bodies, heads).any(axis=1)
         if inside.all():
-            inside[0] = False
+            inside = np.arange(len(heads)) > 0
         heads, bodies = heads[~inside], bodies[~inside]
         have = self._conjunctions.shape[1]
         if width > have:

@@ -45,7 +45,7 @@ class Use:
     def value(self) -> ir.Value:
         """The constant."""
         value = self.node.inputs[self.index]
-        assert value is not None  # noqa: S101 - a Use is only made for a present input
+        assert value is not None
         return value
 
     @property
@@ -142,7 +142,9 @@ class Analysis:
                 unseen = np.where(seen[rows], 0, rows)
                 if unseen.any():
                     reason = Reason(
-                        "no tensor but this parameter has the axis", use.node.name or "", use.node.op_type
+                        "no tensor but this parameter has the axis",
+                        use.node.name or "",
+                        use.node.op_type,
                     )
                     self._freeze(replace(axis, labels=unseen), reason)
 

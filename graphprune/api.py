@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import onnx
 import onnx_graphsurgeon as gs
@@ -20,11 +20,12 @@ from graphprune.oracle import Verdict, verify
 from graphprune.passes.allocators import ALLOCATORS, Allocation, Limits
 from graphprune.passes.criteria import CRITERIA
 from graphprune.plan import Plan
-from graphprune.planner import Selection, make_plan, removed_units, search
+from graphprune.planner import make_plan, meet_bytes, removed_units, search
 from graphprune.rewrite import cut
+from graphprune.selection import Selection
 from graphprune.target import fractions
 
-Source = str | Path | onnx.ModelProto | gs.Graph | Model
+Source: TypeAlias = str | Path | onnx.ModelProto | gs.Graph | Model
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ def plan(
     scores = CRITERIA[criterion](seed)(graph)
     allocation = Allocation(groups, scores, Limits(floor, align))
     removed = search(graph, allocation, ALLOCATORS[allocator], targets)
+    if "bytes" in targets:
+        removed = meet_bytes(graph, allocation, ALLOCATORS[allocator], targets, removed)
     options: dict[str, Any] = {
         "criterion": criterion, "allocator": allocator, "align": align, "floor": floor, "seed": seed,
         "exact_only": exact_only, "kinds": sorted(kinds) if kinds is not None else None,
@@ -109,7 +112,10 @@ def plan(
 
 
 def _check_options(criterion: str, allocator: str, align: int, floor: float) -> None:
-    for noun, name, table in (("criterion", criterion, CRITERIA), ("allocator", allocator, ALLOCATORS)):
+    for noun, name, table in (
+        ("criterion", criterion, CRITERIA),
+        ("allocator", allocator, ALLOCATORS),
+    ):
         if name not in table:
             message = f"unknown {noun} '{name}'"
             raise UsageError(message, hint=f"one of {', '.join(sorted(table))}")
@@ -193,9 +199,7 @@ def prune(
         decision.save(plan_out)
     clock.stop("write")
     written = Path(output) if output is not None else None
-    return PruneResult(
-        before, after, decision, verdict, clock.laps, pruned, written, source.sha256
-    )
+    return PruneResult(before, after, decision, verdict, clock.laps, pruned, written, source.sha256)
 
 
 class _Clock:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from tempfile import TemporaryDirectory
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ class Difference:
         mean_error: mean absolute difference.
         scale: largest absolute value of the reference.
         cosine: cosine similarity of the flattened outputs.
+        compared: number of elements that are finite on both sides.
     """
 
     output: str
@@ -37,6 +38,7 @@ class Difference:
     mean_error: float
     scale: float
     cosine: float
+    compared: int = 1
 
     def within(self, tolerance: float) -> bool:
         """Is the largest difference at most ``tolerance`` times the reference's scale?"""
@@ -101,7 +103,7 @@ def compare_outputs(
     Raises:
         ValidationError: an output is missing or has another shape; never a skip.
     """
-    found = []
+    found: list[Difference] = []
     for name, expected in reference.items():
         actual = other.get(name)
         if actual is None:
@@ -122,7 +124,7 @@ def _difference(
         raise ValidationError(message)
     a, b = expected.astype(np.float64).ravel(), actual.astype(np.float64).ravel()
     if not a.size:
-        return [Difference(name, 0.0, 0.0, 0.0, 1.0)]
+        return [Difference(name, 0.0, 0.0, 0.0, 1.0)]  # an empty output is equal to itself
     finite = np.isfinite(a) & np.isfinite(b)
     same = finite | (a == b) | (np.isnan(a) & np.isnan(b))
     error = np.abs(a[finite] - b[finite])
@@ -130,7 +132,16 @@ def _difference(
     scale = float(np.abs(a[finite]).max(initial=0.0))
     norm = float(np.linalg.norm(a[finite]) * np.linalg.norm(b[finite]))
     cosine = float(a[finite] @ b[finite]) / norm if norm else float(worst == 0)
-    return [Difference(name, worst, float(error.mean()) if error.size else 0.0, scale, cosine)]
+    return [
+        Difference(
+            name,
+            worst,
+            float(error.mean()) if error.size else 0.0,
+            scale,
+            cosine,
+            int(finite.sum()),
+        )
+    ]
 
 
 def compare_models(reference: Model, other: Model, feeds: Feeds) -> list[Difference]:

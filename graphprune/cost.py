@@ -79,9 +79,7 @@ class CostModel:
             axes = use or [analysis.algebra.plain(n) for n in sizes]
             item = tensor.nbytes / max(tensor.size, 1)
             is_weight = tensor.dtype.is_floating_point() or use is not None
-            self._tensors.append(
-                ([_Factor(a, n) for a, n in zip(axes, sizes, strict=True)], item, is_weight)
-            )
+            self._tensors.append(([_Factor(a, n) for a, n in zip(axes, sizes, strict=True)], item, is_weight))
             stored += tensor.nbytes
         self._overhead = max(file_bytes - stored, 0.0)
         for factors in [*self.nodes.values(), *(t for t, _, _ in self._tensors)]:
@@ -135,7 +133,6 @@ def _factors(analysis: Analysis, node: ir.Node, index: int | None) -> list[_Fact
     if axes is None:
         axes = [analysis.algebra.plain(n) for n in shape]
     return [_Factor(a, n) for a, n in zip(axes, shape, strict=False)]
-
 
 
 def _macs(analysis: Analysis, node: ir.Node) -> list[_Factor] | None:

@@ -16,6 +16,8 @@ from graphprune.models import demo_data, demo_model_path
 from graphprune.profile import profile
 
 TARGET = 0.5
+#: onnxruntime's convolution kernels work on blocks of channels; other widths take a slower path.
+ALIGN = 8
 
 
 @dataclass(frozen=True)
@@ -46,17 +48,18 @@ def run_demo(out: Path) -> DemoReport:
     """Prunes the bundled model to ``out``, and measures both models."""
     source = demo_model_path()
     original = load(source)
-    result = prune(original, out, target={"macs": TARGET}, allocator="global")
+    result = prune(original, out, target={"macs": TARGET}, allocator="global", align=ALIGN)
     data = demo_data()
-    report = profile([source, out], batch=64, ops=False)
+    report = profile([source, out], batch=64, threads=1, ops=False)
     before, after = (r.latency_ms.p50 for r in report.runs)
+    (relative,) = report.relative
     return DemoReport(
         result=result,
         accuracy_before=_accuracy(original, data.images, data.labels),
         accuracy_after=_accuracy(load(out), data.images, data.labels),
         latency_ms_before=before,
         latency_ms_after=after,
-        latency_ratio=after / before,
+        latency_ratio=relative.latency_ratio,
     )
 
 

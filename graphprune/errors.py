@@ -20,7 +20,12 @@ class GraphPruneError(Exception):
     exit_code = 70
 
     def __init__(
-        self, what: str, *, where: str | None = None, because: str | None = None, hint: str | None = None
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        because: str | None = None,
+        hint: str | None = None,
     ) -> None:
         self.what, self.where, self.because, self.hint = what, where, because, hint
         lines = [what]

@@ -75,9 +75,7 @@ def _is_foldable(node: ir.Node) -> bool:
     return (
         node.domain == ""
         and node.op_type not in UNFOLDABLE
-        and not node.op_type.startswith(
-            ("Sequence", "Optional", "SplitToSequence", "ConcatFromSequence")
-        )
+        and not node.op_type.startswith(("Sequence", "Optional", "SplitToSequence", "ConcatFromSequence"))
         and not any(_holds_graph(attribute) for attribute in node.attributes.values())
         and not any(value.is_graph_output() for value in node.outputs)
         and not any(isinstance(value.type, ir.SequenceType) for value in node.outputs)

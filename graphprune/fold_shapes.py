@@ -93,10 +93,8 @@ class _Masks:
         names = [value.name for value in node.outputs if value.name]
         if not all(name in self._trace.values for name in names):
             return
-        if node.op_type in {"Shape", "Size"}:
-            masks = self._of_sizes(node)
-        else:
-            masks = self._of_arithmetic(node)
+        is_size = node.op_type in {"Shape", "Size"}
+        masks = self._of_sizes(node) if is_size else self._of_arithmetic(node)
         for value, mask in zip(node.outputs, masks, strict=False):
             # Where the length itself is open, "element 7" is not the same element at another size.
             if value.name and not self._is_open(value.name):
@@ -139,7 +137,9 @@ class _Masks:
         """Mask of an input; None where nothing is known about it."""
         if is_constant(value):
             return None if value.shape is None else np.ones(value.shape.numpy(), bool)
-        return self._masks.get(value.name or "")
+        name = value.name or ""
+        shape = self._trace.shapes.get(name)
+        return self._masks.get(name, None if shape is None else np.zeros(shape, bool))
 
     def _moved(self, node: ir.Node, mask: Mask, shapes: list[tuple[int, ...]]) -> list[Mask]:
         """Masks of the outputs of an op that moves the elements of its first input."""

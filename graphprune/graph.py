@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -180,7 +180,13 @@ class DependencyGraph:
             reasons = reasons or ["no parameter makes this axis"]
         members = sorted({(m.name, m.axis) for g in groups for m in g.members})
         return Explanation(
-            name, axis, axes[axis].size, [g.id for g in groups], members, reasons, self._chain(name, axis, groups)
+            name,
+            axis,
+            axes[axis].size,
+            [g.id for g in groups],
+            members,
+            reasons,
+            self._chain(name, axis, groups),
         )
 
     def _is_parameter(self, name: str) -> bool:
@@ -200,9 +206,7 @@ class DependencyGraph:
         }
         tree = nx.bfs_predecessors(self.nx.subgraph(self._coupled(wanted)), start)
         before = dict(tree)
-        goal = next(
-            (v for v in before if v[0] == "op" and self.nx.nodes[v]["name"] in blockers), None
-        )
+        goal = next((v for v in before if v[0] == "op" and self.nx.nodes[v]["name"] in blockers), None)
         if goal is None:
             outputs = {v.name for v in self.model.ir.graph.outputs}
             goal = next((v for v in before if v[0] == "axis" and v[1] in outputs), None)
@@ -220,9 +224,7 @@ class DependencyGraph:
 
     def _coupled(self, wanted: set[str]) -> list[Any]:
         return [
-            v
-            for v, data in self.nx.nodes(data=True)
-            if v[0] == "op" or wanted.intersection(data["groups"])
+            v for v, data in self.nx.nodes(data=True) if v[0] == "op" or wanted.intersection(data["groups"])
         ]
 
     def prunable_params_fraction(self) -> float:
@@ -246,7 +248,7 @@ class DependencyGraph:
         return 1.0 - stuck / total if total else 0.0
 
 
-def analyze(model: Model, dims: dict[str, int] | None = None) -> DependencyGraph:
+def analyze(model: Model, dims: Mapping[str, int] | None = None) -> DependencyGraph:
     """Finds everything in a model that can be removed together.
 
     Args:

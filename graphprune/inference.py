@@ -71,9 +71,7 @@ class Skeleton:
             (schema.domain, schema.name) for schema in onnx.defs.get_all_schemas_with_history()
         }
 
-    def infer(
-        self, inputs: Mapping[str, Axes], *, sizes: Mapping[str, int] | None = None
-    ) -> Inferred:
+    def infer(self, inputs: Mapping[str, Axes], *, sizes: Mapping[str, int] | None = None) -> Inferred:
         """Infer every shape from those of the inputs.
 
         Args:
@@ -153,9 +151,7 @@ def contradiction(graph: ir.Graph, known: Mapping[str, tuple[int, ...]]) -> str 
     for node in graph:
         if node.domain != "" or node.op_type not in {"Reshape", "Conv", "ConvTranspose"}:
             continue
-        names = [
-            value.name or "" for value in (node.inputs[0], node.inputs[1]) if value is not None
-        ]
+        names = [value.name or "" for value in (node.inputs[0], node.inputs[1]) if value is not None]
         shapes = [known.get(name) for name in names]
         result = known.get(node.outputs[0].name or "")
         source = shapes[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import onnx
@@ -22,19 +23,22 @@ class Model:
     Attributes:
         ir: the graph; edit a `clone`, never a model that was passed in.
         path: the file it was read from, None for an object in memory.
+        data_files: external data files that its tensors are read from; what is made from this model
+            has to name them as well, since tensors that are computed when they are read don't.
     """
 
     def __init__(
-        self, model: ir.Model, *, path: Path | None = None, sha256: str | None = None
+        self,
+        model: ir.Model,
+        *,
+        path: Path | None = None,
+        sha256: str | None = None,
+        data_files: Iterable[Path] = (),
     ) -> None:
         self.ir = model
         self.path = path
+        self.data_files = frozenset(data_files) | _data_files(model)
         self._sha256 = sha256
-        self._data_files = frozenset(
-            Path(tensor.path).absolute()
-            for tensor in tensors(model)
-            if isinstance(tensor, ir.ExternalTensor)
-        )
 
     @classmethod
     def load(cls, source: str | Path | onnx.ModelProto | gs.Graph | ir.Model | Model) -> Model:
@@ -51,7 +55,9 @@ class Model:
             return source
         if isinstance(source, (str, Path)):
             path = Path(source)
-            return cls(canonicalise(read_file(path)), path=path)
+            read = read_file(path)
+            files = _data_files(read)
+            return cls(canonicalise(read), path=path, data_files=files)
         if isinstance(source, gs.Graph):
             proto = gs.export_onnx(source)
         elif isinstance(source, ir.Model):
@@ -92,13 +98,11 @@ class Model:
         """Size of the model as a file, external data included."""
         if self.path is None:
             return int(self.to_proto().ByteSize())
-        return sum(f.stat().st_size for f in {self.path, *self._data_files})
+        return sum(f.stat().st_size for f in {self.path, *self.data_files})
 
     def clone(self) -> Model:
         """Copy the graph; the tensors are shared, since they are never written to."""
-        copy = Model(self.ir.clone(), path=self.path, sha256=self._sha256)
-        copy._data_files |= self._data_files
-        return copy
+        return Model(self.ir.clone(), path=self.path, sha256=self._sha256, data_files=self.data_files)
 
     def to_proto(self) -> onnx.ModelProto:
         """The model as one `ModelProto`, external data included."""
@@ -117,12 +121,18 @@ class Model:
         Raises:
             ModelError: the path can't be written; nothing is left behind then.
         """
-        write(self.ir, Path(path), external=bool(self._data_files), protected=self._data_files)
+        write(self.ir, Path(path), external=bool(self.data_files), protected=self.data_files)
 
 
 def load(source: str | Path | onnx.ModelProto | gs.Graph | ir.Model | Model) -> Model:
     """Read a model: see `Model.load`."""
     return Model.load(source)
+
+
+def _data_files(model: ir.Model) -> frozenset[Path]:
+    """The external data files that the tensors of ``model`` are in."""
+    external = (tensor for tensor in tensors(model) if isinstance(tensor, ir.ExternalTensor))
+    return frozenset(Path(tensor.path).absolute() for tensor in external)
 
 
 def _embedded(model: ir.Model) -> onnx.ModelProto:

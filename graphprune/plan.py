@@ -78,7 +78,9 @@ class Plan:
         except OSError as error:
             part.unlink(missing_ok=True)
             message = f"cannot write the plan to '{path}'"
-            raise ModelError(message, because=str(error.strerror), hint="a folder you can write to") from error
+            raise ModelError(
+                message, because=str(error.strerror), hint="a folder you can write to"
+            ) from error
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
@@ -129,7 +131,9 @@ def _parameter(entry: Mapping[str, Any], where: str) -> ParameterPlan:
     if not ok or keep[0] < 0 or keep[-1] >= plan.size or (np.diff(keep) <= 0).any():
         message = f"the kept indices of '{plan.name}', axis {plan.axis} are not valid"
         raise PlanError(
-            message, where=where, because=f"they must be sorted, distinct and within 0..{plan.size - 1}"
+            message,
+            where=where,
+            because=f"they must be sorted, distinct and within 0..{plan.size - 1}",
         )
     return plan
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,71 +10,15 @@ import numpy.typing as npt
 
 from graphprune.axes_kept import Keeps
 from graphprune.cost import Cost
-from graphprune.errors import PlanError, TargetError, UsageError
+from graphprune.errors import PlanError, TargetError
 from graphprune.graph import DependencyGraph
-from graphprune.groups import Group
-from graphprune.passes.allocators import Allocation, Allocator, Limits
+from graphprune.passes.allocators import Allocation, Allocator
 from graphprune.plan import GroupPlan, ParameterPlan, Plan, positions
+from graphprune.rewrite import cut
 
 Removed = npt.NDArray[np.bool_]
 _STEPS = 40
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which groups may shrink.
-
-    Attributes:
-        kinds: kinds of groups; None: all.
-        exact_only: leave out groups over which a statistic runs.
-        include: globs over group ids, parameter and node names; empty: everything.
-        exclude: globs that take out again.
-    """
-
-    kinds: Collection[str] | None = None
-    exact_only: bool = False
-    include: Sequence[str] = ()
-    exclude: Sequence[str] = ()
-
-    def choose(self, graph: DependencyGraph) -> list[Group]:
-        """The groups of a model that may shrink, largest structures first.
-
-        Raises:
-            UsageError: a kind or glob matches nothing.
-        """
-        known = {g.kind for g in graph.groups} | {"channels", "heads", "head_dim", "conv_groups"}
-        for kind in self.kinds or ():
-            if kind not in known:
-                message = f"unknown kind '{kind}'"
-                raise UsageError(message, hint=f"one of {', '.join(sorted(known))}")
-        names = {g.id: _names(graph, g) for g in graph.groups}
-        for glob in (*self.include, *self.exclude):
-            if not any(_matches(names[g.id], glob) for g in graph.groups):
-                message = f"'{glob}' matches no group, parameter or node"
-                raise UsageError(message, hint="names that `graphprune inspect` lists")
-        return [g for g in graph.groups if self._takes(g, names[g.id])]
-
-    def _takes(self, group: Group, names: set[str]) -> bool:
-        return (
-            group.prunable
-            and group.size > 1
-            and (self.kinds is None or group.kind in self.kinds)
-            and (group.exact or not self.exact_only)
-            and (not self.include or any(_matches(names, glob) for glob in self.include))
-            and not any(_matches(names, glob) for glob in self.exclude)
-        )
-
-
-def _names(graph: DependencyGraph, group: Group) -> set[str]:
-    names = {group.id}
-    for member in group.members:
-        names |= {member.name, f"{member.name}:{member.axis}", member.use.rsplit(":", 1)[0]}
-        names.add(graph.node_name_of_output(member.use.rsplit(":", 1)[0]))
-    return names
-
-
-def _matches(names: Collection[str], glob: str) -> bool:
-    return any(fnmatchcase(name, glob) for name in names)
+_BYTE_ROUNDS = 6
 
 
 def search(
@@ -110,8 +52,38 @@ def search(
     return best
 
 
+def meet_bytes(
+    graph: DependencyGraph,
+    allocation: Allocation,
+    allocator: Allocator,
+    targets: Mapping[str, float],
+    removed: Removed,
+) -> Removed:
+    """Cuts further until the file itself is small enough.
+
+    The file also holds node names, new shape constants and separate copies of constants that were
+    shared, which the cost model does not see; so it is written to memory and measured.
+
+    Raises:
+        TargetError: the file stays too large.
+    """
+    allowed = targets["bytes"] * graph.cost.evaluate().bytes
+    asked = dict(targets)
+    for _ in range(_BYTE_ROUNDS):
+        found = cut(graph.analysis, removed).file_bytes
+        if found <= allowed:
+            break
+        asked["bytes"] *= 0.999 * allowed / found
+        removed = search(graph, allocation, allocator, asked)
+    return removed
+
+
 def _unreachable(
-    graph: DependencyGraph, dense: Cost, least: Cost, targets: Mapping[str, float], allocation: Allocation
+    graph: DependencyGraph,
+    dense: Cost,
+    least: Cost,
+    targets: Mapping[str, float],
+    allocation: Allocation,
 ) -> TargetError:
     ratio = least.ratio(dense)
     missed = [f"{m}={f:.1%}" for m, f in targets.items() if ratio[m] > f]
@@ -163,12 +135,12 @@ def _parameters(graph: DependencyGraph, removed: Removed) -> list[ParameterPlan]
             if mask is not None:
                 variants.setdefault((use.value.name or "", d, mask.tobytes()), []).append(use.key)
     total = {v.name or "": len(v.uses()) for v in graph.model.ir.graph.initializers.values()}
-    axes = {(u.value.name or "", d): a for u in graph.analysis.uses.values() for d, a in enumerate(u.axes)}
     entries = []
-    for (name, d, mask), uses in variants.items():
-        keep = np.frombuffer(mask, bool)
+    for (name, d, packed), uses in variants.items():
+        keep = np.frombuffer(packed, np.bool_)
         everywhere = len(uses) == total[name]
-        groups = [g.id for g in graph.groups_of(axes[name, d]) if removed[g.units].any()]
+        axis = graph.uses_by_key[uses[0]].axes[d]
+        groups = [g.id for g in graph.groups_of(axis) if removed[g.units].any()]
         entries.append(
             ParameterPlan(name, d, len(keep), positions(keep), None if everywhere else uses, groups)
         )
@@ -201,8 +173,8 @@ def removed_units(graph: DependencyGraph, plan: Plan) -> Removed:
                 raise PlanError(
                     message,
                     where=f"{use.node.op_type} '{use.node.name}', input {use.index}",
-                    because=f"it keeps {int(mask.sum())} of {axis.size} positions where its coupled axes keep "
-                    f"{int(found.sum())}, or others",
+                    because=f"it keeps {int(mask.sum())} of {axis.size} positions, "
+                    f"its coupled axes keep {int(found.sum())}, or others",
                     hint="a plan made for this model",
                 )
     return removed

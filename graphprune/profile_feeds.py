@@ -95,9 +95,7 @@ def _shape(value: Any, sizes: Mapping[str, int], batch: int) -> list[int]:
         elif dim in sizes:
             shape.append(sizes[dim])
         else:
-            shape.append(
-                sum(int(t) if t.isdecimal() else sizes.get(t, SEQUENCE) for t in _terms(dim))
-            )
+            shape.append(sum(int(t) if t.isdecimal() else sizes.get(t, SEQUENCE) for t in _terms(dim)))
     return shape
 
 

@@ -34,7 +34,7 @@ def peak():
     import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 with np.load(ask["feeds"]) as data:
-    feeds = {name: data[f"input{i}"] for i, name in enumerate(ask["names"])}
+    feeds = {name: data[f"arr_{i}"] for i, name in enumerate(ask["names"])}
 options = ort.SessionOptions()
 options.log_severity_level = 4
 options.intra_op_num_threads = ask["threads"]
@@ -59,9 +59,7 @@ class Memory:
     peak: int
 
 
-def peak_memory(
-    model: Path, provider: Provider, threads: int | None, feeds: Feeds
-) -> Memory | None:
+def peak_memory(model: Path, provider: Provider, threads: int | None, feeds: Feeds) -> Memory | None:
     """Loads and runs the model in a process of its own; None where the system can't tell (Windows).
 
     Args:
@@ -78,7 +76,7 @@ def peak_memory(
     providers = list(dict.fromkeys([provider.name, PROVIDERS["cpu"].name]))
     with tempfile.TemporaryDirectory(prefix="graphprune-") as folder:
         file = Path(folder) / "feeds.npz"
-        np.savez(file, **{f"input{i}": array for i, array in enumerate(feeds.values())})
+        np.savez(file, *feeds.values())
         ask = {
             "path": sys.path,
             "feeds": str(file),

@@ -55,8 +55,7 @@ def measure(runs: Sequence[Run], repeat: int | None, warmup: int | None) -> list
                 runs[i]()
             samples[i].append([_once(runs[i]) for _ in range(length)])
     return [
-        Timing(np.concatenate(rounds), np.array([np.median(block) for block in rounds]))
-        for rounds in samples
+        Timing(np.concatenate(rounds), np.array([np.median(block) for block in rounds])) for rounds in samples
     ]
 
 

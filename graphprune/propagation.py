@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from graphprune.constants import is_constant
 from graphprune.inference import SMALL_ELEMENTS, Inferred
-from graphprune.runtime import Fragment, evaluate
+from graphprune.runtime import Fragment, evaluate, infer_by_session
 from graphprune.shape_ops import compute
 from graphprune.shape_values import structural_nodes
 
@@ -117,19 +117,22 @@ class Propagation:
 
     def _infer(self, node: ir.Node) -> None:
         """Infer one node from the shapes and values of its inputs."""
-        version = self._model.opset_imports.get(node.domain)
-        if version is None or not onnx.defs.has(node.op_type, version, node.domain):
-            return
         inputs = [value for value in node.inputs if value is not None and value.name]
         if any(v.name not in self.types or v.name not in self.shapes for v in inputs):
             return
-        types = {v.name: _type(self.types[v.name], self.shapes[v.name]) for v in inputs if v.name}
-        data = {}
-        for value in inputs:
-            array = self.array(value)
-            if array is not None:
-                data[value.name or ""] = onnx.numpy_helper.from_array(array, value.name)
-        schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+        kinds = {v.name or "": (self.types[v.name or ""], self.shapes[v.name or ""]) for v in inputs}
+        arrays = {value.name or "": self.array(value) for value in inputs}
+        values = {name: array for name, array in arrays.items() if array is not None}
+        if node.domain != "":
+            opsets = self._model.opset_imports
+            for name, (dtype, shape) in infer_by_session(node, kinds, values, opsets).items():
+                self.types[name], self.shapes[name] = dtype, shape
+            return
+        if not onnx.defs.has(node.op_type, self._model.opset_imports[""], ""):
+            return
+        schema = onnx.defs.get_schema(node.op_type, self._model.opset_imports[""], "")
+        types = {name: _type(*kind) for name, kind in kinds.items()}
+        data = {name: onnx.numpy_helper.from_array(a, name) for name, a in values.items()}
         try:
             found = onnx.shape_inference.infer_node_outputs(
                 schema, ir.serde.serialize_node(node), types, data, opset_imports=self._opsets

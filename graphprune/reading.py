@@ -216,6 +216,7 @@ def _check_external(tensor: ir.ExternalTensor, sizes: dict[str, int]) -> None:
             because = "the weights of this model are stored beside it, and the file is not there"
             hint = f"put '{tensor.location}' beside the model file"
             raise ModelError(msg, where=f"tensor '{tensor.name}'", because=because, hint=hint)
+        _check_location(tensor, path)
         sizes[tensor.path] = path.stat().st_size
     if tensor.dtype == ir.DataType.STRING:
         return
@@ -229,6 +230,17 @@ def _check_external(tensor: ir.ExternalTensor, sizes: dict[str, int]) -> None:
         msg = f"external data file '{path}' is too short"
         because = f"tensor '{tensor.name}' ends at byte {end}, the file at {sizes[tensor.path]}"
         raise ModelError(msg, where=str(path), because=because, hint="copy or download it again")
+
+
+def _check_location(tensor: ir.ExternalTensor, path: Path) -> None:
+    """Refuse what onnx_ir would refuse when it reads: data that are not the model's own file."""
+    base = Path(tensor.base_dir).resolve()
+    if base in path.resolve().parents and path.stat().st_nlink == 1:
+        return
+    msg = f"external data file '{path}' of tensor '{tensor.name}' is not in the model's folder"
+    because = "it is a link to another place, and a model file must not name files elsewhere"
+    hint = "copy the model and its data into one folder, following links (cp -L)"
+    raise ModelError(msg, where=str(path.resolve()), because=because, hint=hint)
 
 
 def _check_embedded(tensor: ir.serde.TensorProtoTensor) -> None:

@@ -27,9 +27,7 @@ class Registry(Generic[F]):
         self._noun = noun
         self._table: dict[tuple[str, str], dict[int, F]] = {}
 
-    def register(
-        self, *op_types: str, since: int = 1, domain: str = DEFAULT_DOMAIN
-    ) -> Callable[[F], F]:
+    def register(self, *op_types: str, since: int = 1, domain: str = DEFAULT_DOMAIN) -> Callable[[F], F]:
         """Decorator that enters a function for one or several operators.
 
         Args:

@@ -20,6 +20,9 @@ EMBED_BYTES = 1 << 16
 PROPAGATED_BYTES = 1 << 10
 UNFEEDABLE = frozenset({ir.DataType.STRING, ir.DataType.COMPLEX64, ir.DataType.COMPLEX128})
 
+# Any version that onnxruntime reads will do for a graph of one node.
+IR_VERSION = 8
+
 
 @dataclass
 class Fragment:
@@ -54,9 +57,7 @@ class EvaluationError(Exception):
     """A fragment that onnxruntime accepts can't be run with the given inputs."""
 
 
-def evaluate(
-    fragment: Fragment, outputs: Sequence[str], *, refuse: bool = False
-) -> dict[str, np.ndarray]:
+def evaluate(fragment: Fragment, outputs: Sequence[str], *, refuse: bool = False) -> dict[str, np.ndarray]:
     """Compute ``outputs``; what can't be computed is left out.
 
     Args:
@@ -104,6 +105,42 @@ def infer(fragment: Fragment) -> dict[str, tuple[ir.DataType, tuple[int, ...]]]:
         if tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
             shape = tuple(dim.dim_value for dim in dims)
             found[info.name] = (ir.DataType(tensor_type.elem_type), shape)
+    return found
+
+
+def infer_by_session(
+    node: ir.Node,
+    inputs: Mapping[str, tuple[ir.DataType, tuple[int, ...]]],
+    values: Mapping[str, np.ndarray],
+    opsets: Mapping[str, int],
+) -> dict[str, tuple[ir.DataType, tuple[int, ...]]]:
+    """Types and shapes of what one node makes, by onnxruntime's own inference; nothing is run.
+
+    It knows the ops of its own domains, which onnx doesn't.
+
+    Args:
+        node: any node without bodies.
+        inputs: type and shape of everything that it reads.
+        values: those of its inputs that are known and small.
+        opsets: opset imports of the model.
+    """
+    graph = onnx.GraphProto(name="node", node=[ir.serde.serialize_node(node)])
+    for name, (dtype, shape) in inputs.items():
+        if name in values:
+            graph.initializer.append(onnx.numpy_helper.from_array(values[name], name))
+        else:
+            graph.input.append(onnx.helper.make_tensor_value_info(name, int(dtype), shape))
+    graph.output.extend(onnx.ValueInfoProto(name=v.name) for v in node.outputs if v.name)
+    proto = _model(graph, Fragment([], {}, opsets, IR_VERSION)).SerializeToString()
+    try:
+        session = ort.InferenceSession(proto, session_options(), ["CPUExecutionProvider"])
+    except Exception:  # no such op, or not with these inputs
+        return {}
+    found: dict[str, tuple[ir.DataType, tuple[int, ...]]] = {}
+    for output in session.get_outputs():
+        kind = output.type.removeprefix("tensor(").removesuffix(")").upper()
+        if kind in ir.DataType.__members__ and all(isinstance(n, int) for n in output.shape):
+            found[output.name] = (ir.DataType[kind], tuple(output.shape))
     return found
 
 

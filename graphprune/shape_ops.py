@@ -125,10 +125,7 @@ def _gather(node: ir.Node, inputs: Inputs) -> list[Array]:
 def _reshape(node: ir.Node, inputs: Inputs) -> list[Array]:
     source, target = _given(inputs)
     keeps_zero: int = node.attributes.get_int("allowzero", 0)
-    shape = [
-        source.shape[i] if size == 0 and not keeps_zero else int(size)
-        for i, size in enumerate(target)
-    ]
+    shape = [source.shape[i] if size == 0 and not keeps_zero else int(size) for i, size in enumerate(target)]
     return [source.reshape(shape)]
 
 

@@ -33,9 +33,7 @@ SHAPE_ARITHMETIC = {
 _INTEGERS = {ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL}
 
 
-def numeric_shape_uses(
-    graph: ir.Graph, axes: Mapping[str, list[Axis]]
-) -> Iterator[tuple[Axis, Reason]]:
+def numeric_shape_uses(graph: ir.Graph, axes: Mapping[str, list[Axis]]) -> Iterator[tuple[Axis, Reason]]:
     """Axes whose size turns into a number that a cut would change, with the node where it does."""
     for node in graph:
         if node.op_type not in ("Shape", "Size") or node.domain not in ("", "ai.onnx"):

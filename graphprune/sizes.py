@@ -72,9 +72,7 @@ class Interface:
         for name, size in overrides.items():
             if name not in names:
                 msg = f"'{name}' is not a symbolic dim of this model"
-                hint = (
-                    f"one of: {', '.join(names)}" if names else "leave it out: every size is fixed"
-                )
+                hint = f"one of: {', '.join(names)}" if names else "leave it out: every size is fixed"
                 raise UsageError(msg, because="no input has an axis of that name", hint=hint)
             if size < 1:
                 msg = f"dim '{name}' cannot be {size}"
@@ -83,9 +81,7 @@ class Interface:
     def shapes(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
         """Shape of every input whose rank is known."""
         return {
-            name: tuple(
-                axis if isinstance(axis, int) else evaluate_dim(axis, sizes) for axis in axes
-            )
+            name: tuple(axis if isinstance(axis, int) else evaluate_dim(axis, sizes) for axis in axes)
             for name, axes in self._axes.items()
         }
 
@@ -99,9 +95,7 @@ class Interface:
             usual = {"batch": 1, "length": length, "side": side}
             yield {dim.name: overrides.get(dim.name, usual[dim.role]) for dim in self.dims}
 
-    def analysis(
-        self, overrides: Mapping[str, int], nominal: Mapping[str, int]
-    ) -> Iterator[dict[str, int]]:
+    def analysis(self, overrides: Mapping[str, int], nominal: Mapping[str, int]) -> Iterator[dict[str, int]]:
         """Sizes to analyse the model with, the most telling first.
 
         Args:
@@ -128,10 +122,7 @@ class Interface:
                     fixed = {"batch": batch, "length": length, "side": side}
                     if any(fixed[role] for role in set(fixed) - {dim.role for dim in self.dims}):
                         continue
-                    yield {
-                        dim.name: fixed[dim.role] or prime * UNITS[dim.role]
-                        for dim, prime in own.items()
-                    }
+                    yield {dim.name: fixed[dim.role] or prime * UNITS[dim.role] for dim, prime in own.items()}
 
 
 def evaluate_dim(text: str, sizes: Mapping[str, int]) -> int:

@@ -9,7 +9,16 @@ from graphprune.cost import Cost
 from graphprune.errors import UsageError
 
 METRICS = ("macs", "params", "bytes")
-_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2.0**10, "mi": 2.0**20, "gi": 2.0**30}
+_UNITS = {
+    "": 1.0,
+    "k": 1e3,
+    "m": 1e6,
+    "g": 1e9,
+    "t": 1e12,
+    "ki": 2.0**10,
+    "mi": 2.0**20,
+    "gi": 2.0**30,
+}
 _ABSOLUTE = re.compile(r"^([0-9.]+(?:e[0-9]+)?)\s*([kmgt]i?)?b?$", re.IGNORECASE)
 
 

@@ -62,11 +62,7 @@ class Trace:
         if shape is None or nominal is None:
             return True
         axis %= max(len(shape), 1)
-        return (
-            len(shape) != len(nominal)
-            or shape[axis] != nominal[axis]
-            or (name, axis) in self.symbolic
-        )
+        return len(shape) != len(nominal) or shape[axis] != nominal[axis] or (name, axis) in self.symbolic
 
 
 @dataclass(frozen=True)
@@ -138,9 +134,7 @@ def _first_run(
     return None
 
 
-def _static_run(
-    model: ir.Model, skeleton: Skeleton, interface: Interface, sizes: dict[str, int]
-) -> _Run:
+def _static_run(model: ir.Model, skeleton: Skeleton, interface: Interface, sizes: dict[str, int]) -> _Run:
     """What static inference alone tells."""
     try:
         shapes = interface.shapes(sizes)
@@ -175,15 +169,10 @@ def _symbolic_axes(
 
     Of the ``doubtful`` values also those axes whose size it can't tell.
     """
-    names = {
-        axis for axes in interface.symbols().values() for axis in axes if isinstance(axis, str)
-    }
+    names = {axis for axes in interface.symbols().values() for axis in axes if isinstance(axis, str)}
     found = skeleton.infer(interface.symbols())
     named = {
-        (name, axis)
-        for name, axes in found.axes.items()
-        for axis, size in enumerate(axes)
-        if size in names
+        (name, axis) for name, axes in found.axes.items() for axis, size in enumerate(axes) if size in names
     }
     untold = {
         (name, axis)

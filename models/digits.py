@@ -4,9 +4,10 @@ Trains :class:`~graphprune.models.digits_network.DigitsNet` on scikit-learn's di
 minute on a CPU and writes ``OUT.onnx`` beside ``OUT_data.npz`` (the images the demo needs, so that
 the demo itself needs neither torch nor scikit-learn).
 
-The training is ordinary (AdamW, one-cycle, shifts by a pixel) but for one mild regulariser,
-``DigitsNet.width_penalty``: like most networks in use this one ends up wider than its task asks
-for.
+The training is ordinary (AdamW, one-cycle, shifts by a pixel) but for two mild regularisers that
+make the network ready to be pruned: a group lasso over the channels' scales, and targeted dropout
+of whole coupled channels (both in :mod:`graphprune.models.digits_network`).  Without them a network
+this small has nothing to spare, and would need compensation or fine-tuning.
 
 Data: *Optical Recognition of Handwritten Digits*, E. Alpaydin and C. Kaynak, UCI Machine Learning
 Repository, 1998, doi:10.24432/C50P49, licence CC BY 4.0; here the 1,797 images of 8x8 pixels with

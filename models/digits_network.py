@@ -9,9 +9,8 @@
       stage 3   x + conv3x3(40) bn relu conv3x3(40) bn                      4x4
       head      global mean pool, linear(40 -> 10)                          logits [N,10]
 
-It is a little wider than the task needs, as trained networks usually are, and it has what makes
-pruning
-hard: residual adds that tie channels over several layers, and a strided shortcut.
+It is a little wider than the task needs, and it has what makes pruning hard: residual adds that
+tie channels over several layers, and a strided shortcut.
 
 This file needs torch, so nothing imports it but the recipe in :mod:`graphprune.models.digits`.
 """
@@ -49,9 +48,7 @@ class Residual(nn.Module):  # type: ignore[misc]  # torch is absent where the ty
         plain = inputs == outputs and stride == 1
         self.shortcut = nn.Identity() if plain else _conv_bn(inputs, outputs, 1, stride)
 
-    def forward(
-        self, x: Tensor, inner: Tensor | None = None, outer: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, inner: Tensor | None = None, outer: Tensor | None = None) -> Tensor:
         """Maps ``[N, inputs, H, W]`` to ``[N, outputs, H/stride, W/stride]``, masked."""
         branch = self.conv2(_masked(F.relu(self.conv1(x)), inner))
         return _masked(F.relu(self.shortcut(x) + branch), outer)
@@ -116,7 +113,5 @@ class DigitsNet(nn.Module):  # type: ignore[misc]
         """
         total = torch.zeros(())
         for pairs in self._writers():
-            total = (
-                total + sum(bn.weight**2 + bn.bias**2 for _, bn in pairs).add(1e-12).sqrt().sum()
-            )
+            total = total + sum(bn.weight**2 + bn.bias**2 for _, bn in pairs).add(1e-12).sqrt().sum()
         return total

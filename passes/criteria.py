@@ -1,8 +1,8 @@
 """Criteria: how much does each unit of each group matter?
 
-A criterion is a callable object: ``criterion(graph) -> scores``, one number per unit id of the algebra, higher
-is more important.  Local scores of all member tensors are added up through their rows, so a unit answers for
-everything that goes with it (group-level importance, as in DepGraph and SPA).
+A criterion is a callable object: ``criterion(graph) -> scores``, one number per unit id of the algebra,
+higher is more important.  Local scores of all member tensors are added up through their rows, so a unit
+answers for everything that goes with it (group-level importance, as in DepGraph and SPA).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.analysis import Use
+from graphprune.errors import ModelError
 from graphprune.graph import DependencyGraph
 
 Scores = npt.NDArray[np.float64]
@@ -33,7 +34,11 @@ class Magnitude:
     p: int = 2
 
     def __call__(self, graph: DependencyGraph) -> Scores:
-        """Scores ``[len(algebra)]``."""
+        """Scores ``[len(algebra)]``.
+
+        Raises:
+            ModelError: a weight is NaN.
+        """
         algebra = graph.analysis.algebra
         total = np.zeros(len(algebra))
         seen: set[tuple[int, int]] = set()
@@ -53,8 +58,16 @@ class Magnitude:
 
     def _along(self, use: Use, d: int) -> Scores:
         tensor = use.value.const_value
-        assert tensor is not None  # noqa: S101 - uses are of constants
+        assert tensor is not None
         weights = np.abs(tensor.numpy().astype(np.float32))
+        if np.isnan(weights).any():
+            message = f"the weights of '{use.value.name}' hold NaN"
+            raise ModelError(
+                message,
+                where=f"{use.node.op_type} '{use.node.name}', input {use.index}",
+                because="no importance can be computed from them",
+                hint="export the model again from a checkpoint that is finite",
+            )
         others = tuple(i for i in range(weights.ndim) if i != d)
         powers = weights if self.p == 1 else np.square(weights)
         return np.asarray(powers.sum(axis=others, dtype=np.float64))

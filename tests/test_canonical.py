@@ -137,9 +137,7 @@ def test_type_that_onnxruntime_cannot_return_is_folded_by_the_reference() -> Non
             y = MatMul (x, wt)
         }"""
     )
-    source.graph.initializer.append(
-        helper.make_tensor("w", onnx.TensorProto.BFLOAT16, [3, 4], W.ravel())
-    )
+    source.graph.initializer.append(helper.make_tensor("w", onnx.TensorProto.BFLOAT16, [3, 4], W.ravel()))
     model = load(source)
     assert ops(model) == ["MatMul"]
     value = model.ir.graph.initializers["wt"]
@@ -214,6 +212,7 @@ def test_large_external_weights_are_moved_when_they_are_read(tmp_path: Path) -> 
     assert isinstance(tensor, ir.LazyTensor)
     np.testing.assert_array_equal(tensor.numpy(), weight.T, strict=True)
     model.save(tmp_path / "out.onnx")
+    assert (tmp_path / "out.onnx.data").exists(), "external data stay external"
     saved = onnx.load(tmp_path / "out.onnx")
     np.testing.assert_array_equal(numpy_helper.to_array(saved.graph.initializer[0]), weight.T)
 

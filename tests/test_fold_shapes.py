@@ -32,9 +32,7 @@ def run(model: Model, x: np.ndarray) -> list[np.ndarray]:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
-    return list(
-        ort.InferenceSession(model.to_proto().SerializeToString(), options).run(None, {"x": x})
-    )
+    return list(ort.InferenceSession(model.to_proto().SerializeToString(), options).run(None, {"x": x}))
 
 
 def check_fold(model: Model, shapes: Sequence[tuple[int, ...]]) -> Model:
@@ -121,6 +119,7 @@ def test_what_depends_on_a_symbolic_dim_stays() -> None:
         ("k = Concat <axis = 0> (s, one); v = Gather <axis = 0> (k, three_four)", True),
         ("p = ReduceProd (s); v = Concat <axis = 0> (p, one)", False),
         ("q = Slice (s, two, four, zero); v = ReduceProd (q)", True),
+        ("p = ReduceProd (s); k = Concat <axis = 0> (p, s); v = Gather <axis = 0> (k, four)", True),
     ],
 )
 def test_movement_of_known_elements(steps: str, is_folded: bool) -> None:

@@ -114,9 +114,7 @@ def test_sources_are_not_changed(tmp_path: Path) -> None:
     copy.ir.graph.initializers["w"].name = "renamed"
     copy.ir.graph.remove(copy.ir.graph[2], safe=False)
     copy.save(tmp_path / "out.onnx")
-    assert given.SerializeToString(deterministic=True) == proto().SerializeToString(
-        deterministic=True
-    )
+    assert given.SerializeToString(deterministic=True) == proto().SerializeToString(deterministic=True)
     assert len(model.ir.graph) == 3
     assert [tensor.name for tensor in model.to_proto().graph.initializer] == ["w", "b"]
 
@@ -227,6 +225,20 @@ def test_external_data_missing_or_short(tmp_path: Path) -> None:
     data.unlink()
     with pytest.raises(ModelError, match=r"of tensor 'w' does not exist"):
         load(path)
+
+
+def test_external_data_elsewhere_are_refused(tmp_path: Path) -> None:
+    path = external(tmp_path)
+    data = tmp_path / "big.onnx.data"
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    data.rename(inside / "data")
+    data.symlink_to(inside / "data")
+    load(path).save(tmp_path / "out.onnx")  # a link that stays in the folder is fine
+    (inside / "big.onnx").write_bytes(path.read_bytes())
+    (inside / "big.onnx.data").symlink_to(tmp_path / "out.onnx.data")
+    with pytest.raises(ModelError, match=r"not in the model's folder(.|\n)*cp -L"):
+        load(inside / "big.onnx")
 
 
 def test_external_data_of_another_length(tmp_path: Path) -> None:

@@ -71,11 +71,7 @@ def node_of(text: str, inputs: list[np.ndarray | None]) -> tuple[ir.Node, Fragme
     model = onnx.parser.parse_model(
         f'<ir_version: 9, opset_import: ["" : 18]> g () => (float[n] a) {{ {call} }}'
     )
-    tensors = {
-        name: ir.tensor(array)
-        for name, array in zip(names, inputs, strict=True)
-        if array is not None
-    }
+    tensors = {name: ir.tensor(array) for name, array in zip(names, inputs, strict=True) if array is not None}
     model.graph.initializer.extend(
         numpy_helper.from_array(np.asarray(array), name)
         for name, array in zip(names, inputs, strict=True)
@@ -85,9 +81,7 @@ def node_of(text: str, inputs: list[np.ndarray | None]) -> tuple[ir.Node, Fragme
     return node, Fragment([node], tensors, {"": 18}, 9)
 
 
-@pytest.mark.parametrize(
-    ("text", "inputs"), CASES, ids=[f"{c[0]}-{i}" for i, c in enumerate(CASES)]
-)
+@pytest.mark.parametrize(("text", "inputs"), CASES, ids=[f"{c[0]}-{i}" for i, c in enumerate(CASES)])
 def test_same_as_onnxruntime(text: str, inputs: list[np.ndarray | None]) -> None:
     node, fragment = node_of(text, inputs)
     names = [value.name or "" for value in node.outputs]
@@ -118,8 +112,6 @@ def test_every_op_has_a_case() -> None:
         ("Erf", [F]),
     ],
 )
-def test_what_it_cannot_do_is_left_to_the_runtime(
-    text: str, inputs: list[np.ndarray | None]
-) -> None:
+def test_what_it_cannot_do_is_left_to_the_runtime(text: str, inputs: list[np.ndarray | None]) -> None:
     node, _ = node_of(text, inputs)
     assert compute(node, [None if array is None else np.asarray(array) for array in inputs]) is None

@@ -161,6 +161,26 @@ def test_sizes_that_cannot_be_run_are_not_used() -> None:
     assert found.is_dynamic("s", 2)
 
 
+def test_what_could_not_be_varied_counts_as_dynamic() -> None:
+    # The literal target fixes the batch, so both runs have the same; a range over it is no proof.
+    model = parse(
+        """net (float[batch, 6] x) => (float[1, 6] y, int64[n] r) {
+            s = Shape <end = 1> (x)
+            n = Squeeze (s)
+            r = Range (zero, n, one)
+            y = Reshape (x, target)
+        }""",
+        zero=np.int64(0),
+        one=np.int64(1),
+        target=ints(1, 6),
+    )
+    found = trace(model)
+    assert found.traced
+    assert found.dims == found.nominal_dims == {"batch": 1}
+    assert found.is_dynamic("r", 0)
+    assert not found.is_dynamic("y", 1)
+
+
 def test_nothing_that_fits_falls_back_to_static_inference() -> None:
     model = parse(
         """net (float[batch, 5] x) => (float[batch, 3] y) {
@@ -203,7 +223,23 @@ def test_declared_shape_of_an_unknown_op_is_believed() -> None:
     assert found.shapes["y"] == (found.dims["batch"], 6)
 
 
-def test_contrib_ops_are_run() -> None:
+def test_contrib_ops_are_inferred() -> None:
+    text = """<ir_version: 9, opset_import: ["" : 17, "com.microsoft" : 1]>
+        net (float[n, 512, height, width] x) => (float[n, 512, a, b] y) {
+"""
+    names = ["x", *(f"h{i}" for i in range(1, 10)), "y"]
+    for before, after in itertools.pairwise(names):
+        text += f'{after} = com.microsoft.FusedConv <activation = "Relu"> ({before}, w)\n'
+    source = onnx.parser.parse_model(text + "}")
+    weight = np.zeros((512, 512, 3, 3), np.float32)
+    source.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    start = time.perf_counter()
+    found = trace(load(source))
+    assert time.perf_counter() - start < 5
+    assert found.shapes["y"] == (*found.shapes["x"][:2], *(n - 20 for n in found.shapes["x"][2:]))
+
+
+def test_contrib_op_with_a_large_weight() -> None:
     source = onnx.parser.parse_model(
         """<ir_version: 9, opset_import: ["" : 17, "com.microsoft" : 1]>
         net (float[batch, 300] x) => (float[batch, 7] y) {

@@ -47,7 +47,8 @@ def inspect(
 def explain(
     model: ModelPath,
     tensor: Annotated[
-        str, typer.Argument(metavar="TENSOR[:AXIS]", help="A tensor of the model, and one of its axes.")
+        str,
+        typer.Argument(metavar="TENSOR[:AXIS]", help="A tensor of the model, and one of its axes."),
     ],
     dim: Dims = None,
     json: Json = False,
@@ -80,6 +81,9 @@ def _lines(found: Explanation) -> list[str]:
     if found.chain:
         lines.append("through:")
         for step in found.chain:
-            source, target = f"{step.source[0]}[{step.source[1]}]", f"{step.target[0]}[{step.target[1]}]"
+            source, target = (
+                f"{step.source[0]}[{step.source[1]}]",
+                f"{step.target[0]}[{step.target[1]}]",
+            )
             lines.append(f"  {source} -> {step.op_type} '{step.node}' -> {target}")
     return [line.replace("[", r"\[") for line in lines]

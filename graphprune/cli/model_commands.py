@@ -17,10 +17,13 @@ from graphprune.report import SCHEMA_VERSION
 
 def check(
     reference: Annotated[
-        Path, typer.Argument(metavar="REFERENCE", help="The model that is right.", show_default=False)
+        Path,
+        typer.Argument(metavar="REFERENCE", help="The model that is right.", show_default=False),
     ],
     model: ModelPath,
-    data: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Inputs by name; else random.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE.npz", help="Inputs by name; else random.")
+    ] = None,
     tolerance: Annotated[
         float, typer.Option(help="Accepted difference, as a fraction of the largest output value.")
     ] = 1e-4,
@@ -35,7 +38,14 @@ def check(
     same = all(d.within(tolerance) for d in found)
     if json:
         outputs = [{**asdict(d), "passing_tolerance": d.passing_tolerance} for d in found]
-        show_json({"schema_version": SCHEMA_VERSION, "same": same, "tolerance": tolerance, "outputs": outputs})
+        show_json(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "same": same,
+                "tolerance": tolerance,
+                "outputs": outputs,
+            }
+        )
     else:
         show(tables.differences(found))
     if not same:
@@ -51,9 +61,12 @@ def check(
 
 def profile(
     models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL…", help="One model, or several to compare.", show_default=False)
+        list[Path],
+        typer.Argument(metavar="MODEL…", help="One model, or several to compare.", show_default=False),
     ],
-    provider: Annotated[str, typer.Option(help="cpu, cuda, tensorrt, openvino, coreml, qnn, xnnpack, dml.")] = "cpu",
+    provider: Annotated[
+        str, typer.Option(help="cpu, cuda, tensorrt, openvino, coreml, qnn, xnnpack, dml.")
+    ] = "cpu",
     batch: Annotated[int, typer.Option(help="Size of the symbolic first axes.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Threads within an operator.")] = None,
     repeat: Annotated[int | None, typer.Option(help="Counted runs.")] = None,
@@ -83,7 +96,9 @@ def convert(
         typer.Argument(metavar="SOURCE", help="module:factory, a SavedModel, a .keras, .h5 or .onnx file."),
     ],
     out: OutPath,
-    framework: Annotated[str | None, typer.Option(help="torch, tensorflow or onnx; else told from SOURCE.")] = None,
+    framework: Annotated[
+        str | None, typer.Option(help="torch, tensorflow or onnx; else told from SOURCE.")
+    ] = None,
     exporter: Annotated[str, typer.Option(help="torch only: dynamo or torchscript.")] = "dynamo",
     dynamic: Annotated[
         list[str] | None,
@@ -98,7 +113,12 @@ def convert(
 
     with working("converting"):
         report = to_onnx(
-            source, out, framework=framework, exporter=exporter, dynamic=parse_dynamic(dynamic or ()), opset=opset
+            source,
+            out,
+            framework=framework,
+            exporter=exporter,
+            dynamic=parse_dynamic(dynamic or ()),
+            opset=opset,
         )
     if json:
         show_json(report.to_json())

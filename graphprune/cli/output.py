@@ -30,7 +30,7 @@ def show_json(document: dict[str, Any]) -> None:
 
 def log(text: str) -> None:
     """A line on stderr."""
-    _log.print(text, markup=False)
+    _log.print(text, markup=False, soft_wrap=True)
 
 
 def fail(error: GraphPruneError) -> int:

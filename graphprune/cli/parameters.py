@@ -17,9 +17,7 @@ Dims = Annotated[
     list[str] | None,
     typer.Option("--dim", metavar="NAME=SIZE", help="Size of a symbolic dimension. [repeatable]"),
 ]
-Verify = Annotated[
-    bool, typer.Option("--verify/--no-verify", help="Run the masking oracle on the result.")
-]
+Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Run the masking oracle on the result.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of everything random.")]
 
 

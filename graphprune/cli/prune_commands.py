@@ -27,25 +27,33 @@ def prune(
     out: OutPath,
     target: Annotated[
         list[str],
-        typer.Option("--target", metavar="KEY=VALUE", help="What may be kept: macs=50%, params=2M, bytes=20MB. "
-                     "[repeatable: all are met]", show_default=False),
-    ],  # fmt: skip
+        typer.Option(
+            "--target",
+            metavar="KEY=VALUE",
+            help="What may be kept: macs=50%, params=2M, bytes=20MB. [repeatable: all are met]",
+            show_default=False,
+        ),
+    ],
     criterion: Annotated[str, typer.Option(help="Importance of a unit: l1, l2, random.")] = "l2",
     allocator: Annotated[str, typer.Option(help="How the budget is shared: uniform, global.")] = "uniform",
     kinds: Annotated[str | None, typer.Option(metavar="KIND,…", help="Which structures may go.")] = None,
     exact_only: Annotated[
         bool, typer.Option("--exact-only", help="No group over which a norm, softmax or mean runs.")
     ] = False,
-    include: Annotated[Globs, typer.Option(metavar="GLOB", help="Only these groups, parameters or nodes.")] = None,
+    include: Annotated[
+        Globs, typer.Option(metavar="GLOB", help="Only these groups, parameters or nodes.")
+    ] = None,
     exclude: Annotated[Globs, typer.Option(metavar="GLOB", help="Leave these alone.")] = None,
     align: Annotated[int, typer.Option(help="Widths are kept as multiples of this.")] = 1,
     floor: Annotated[float, typer.Option(help="Smallest kept fraction of each group.")] = 0.1,
-    plan_out: Annotated[Path | None, typer.Option("--plan-out", metavar="FILE.json", help="Save the plan.")] = None,
+    plan_out: Annotated[
+        Path | None, typer.Option("--plan-out", metavar="FILE.json", help="Save the plan.")
+    ] = None,
     verify: Verify = True,
     dim: Dims = None,
     seed: Seed = 0,
     json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Prunes a model to a target: plan, rewrite, verify, write."""
     targets: dict[str, float | str] = {}
     for item in target:
@@ -65,7 +73,9 @@ def prune(
 
 
 def apply(
-    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan that prune wrote.", show_default=False)],
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN", help="A plan that prune wrote.", show_default=False)
+    ],
     model: ModelPath,
     out: OutPath,
     verify: Verify = True,

@@ -88,7 +88,7 @@ class RepairContext:
     def constant(self, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
         """A new initializer beside this node; shared constants are never changed in place."""
         graph = self.node.graph
-        assert isinstance(graph, ir.Graph)  # noqa: S101 - nodes of the main graph only
+        assert isinstance(graph, ir.Graph)
         base = f"{self.node.outputs[0].name}/{name}"
         unique, n = base, 1
         while unique in graph.initializers:
@@ -114,11 +114,15 @@ class RepairContext:
         self.node.replace_input_with(i, self.constant(name, np.asarray(numbers, dtype)))
 
     def add_node(
-        self, op_type: str, inputs: Sequence[ir.Value], name: str, attributes: Mapping[str, int] | None = None
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value],
+        name: str,
+        attributes: Mapping[str, int] | None = None,
     ) -> ir.Value:
         """Inserts a node before this one and returns its output."""
         graph = self.node.graph
-        assert isinstance(graph, ir.Graph)  # noqa: S101 - nodes of the main graph only
+        assert isinstance(graph, ir.Graph)
         full = f"{self.node.outputs[0].name}/{name}"
         node = ir.node(op_type, list(inputs), dict(attributes or {}), name=full)
         node.outputs[0].name = full
@@ -140,7 +144,7 @@ class RepairContext:
             out: output whose axes the last entries describe.
         """
         value = self.node.inputs[i]
-        assert value is not None  # noqa: S101 - a shape input is never absent
+        assert value is not None
         old = self.ints(i)
         if old is not None:
             if any(old[d] != n for d, n in entries.items()):
@@ -167,7 +171,7 @@ class RepairContext:
 
     def _overwrite(self, i: int, fixed: Mapping[int, int]) -> None:
         value = self.node.inputs[i]
-        assert value is not None  # noqa: S101
+        assert value is not None
         length = self._shape(value)[0]
         mask = np.array([d in fixed for d in range(length)])
         numbers = np.array([fixed.get(d, 0) for d in range(length)], np.int64)
@@ -178,7 +182,7 @@ class RepairContext:
 
     def _scale(self, i: int, scaled: Mapping[int, Fraction]) -> None:
         value = self.node.inputs[i]
-        assert value is not None  # noqa: S101
+        assert value is not None
         length = self._shape(value)[0]
         factors = [scaled.get(d, Fraction(1)) for d in range(length)]
         times = self.constant("times", np.array([f.numerator for f in factors], np.int64))

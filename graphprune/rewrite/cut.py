@@ -88,9 +88,9 @@ def _variant(
     node: ir.Node, i: int, value: ir.Value, keep: Keep, change: Changer, *, in_place: bool
 ) -> ir.Value:
     graph, old = node.graph, node.inputs[i]
-    assert isinstance(graph, ir.Graph)  # noqa: S101 - nodes of the main graph only
-    assert old is not None  # noqa: S101
-    assert value.const_value is not None  # noqa: S101
+    assert isinstance(graph, ir.Graph)
+    assert old is not None
+    assert value.const_value is not None
     base = value.name or "constant"
     name, n = base, 1
     while not in_place and name in graph.initializers:
@@ -137,7 +137,5 @@ def _shrink_shape(analysis: Analysis, keeps: Keeps, value: ir.Value) -> None:
         return
     masks = [keeps.of(axis) for axis in axes]
     if touches(tuple(masks)):
-        dims = [
-            d if m is None else int(m.sum()) for d, m in zip(value.shape.dims, masks, strict=True)
-        ]
+        dims = [d if m is None else int(m.sum()) for d, m in zip(value.shape.dims, masks, strict=True)]
         value.shape = ir.Shape(dims)

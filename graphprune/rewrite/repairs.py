@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.rewrite.context import Mask, RepairContext
+from graphprune.axes_kept import Mask
+from graphprune.rewrite.context import RepairContext
 from graphprune.rewrite.registry import repair
 
 _END = np.iinfo(np.int64).max
@@ -49,9 +50,9 @@ def reshape(ctx: RepairContext) -> None:
                     del entries[d]
         for d, n in enumerate(target):
             # A copied axis that shrinks while the result does not: the size has to be spelled out.
-            if n == 0 and not ctx.attr_int("allowzero", 0) and d not in ctx.new_sizes():
-                if ctx.keep_in[0][d] is not None:
-                    entries[d] = ctx.shape_out()[d]
+            copies = n == 0 and not ctx.attr_int("allowzero", 0)
+            if copies and d not in ctx.new_sizes() and ctx.keep_in[0][d] is not None:
+                entries[d] = ctx.shape_out()[d]
     ctx.patch_shape(1, entries)
 
 
@@ -181,7 +182,7 @@ def slice_(ctx: RepairContext) -> None:
         if len(distances) > 1 or (len(distances) == 1 and not distances <= {1, -1}):
             index = ctx.constant(f"positions_{d}", now)
             data = ctx.node.inputs[0]
-            assert data is not None  # noqa: S101 - Slice has data
+            assert data is not None
             ctx.node.replace_input_with(0, ctx.add_node("Gather", [data, index], f"pick_{d}", {"axis": d}))
             new_starts[i], new_ends[i], new_steps[i] = 0, _END, 1
         elif distances == {-1}:

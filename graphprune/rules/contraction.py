@@ -138,5 +138,3 @@ def conv(ctx: Context) -> list[list[Axis]]:
 def conv_transpose(ctx: Context) -> list[list[Axis]]:
     """https://onnx.ai/onnx/operators/onnx__ConvTranspose.html."""
     return _convolution(ctx, transposed=True)
-
-

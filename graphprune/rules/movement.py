@@ -9,9 +9,7 @@ from graphprune.rules.context import Blocked, Context
 from graphprune.rules.registry import rule
 
 
-def reshape_blocks(
-    old: tuple[int, ...], new: tuple[int, ...]
-) -> list[tuple[list[int], list[int]]]:
+def reshape_blocks(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
     """Smallest runs of old and new axes that hold the same elements; axes of size 1 are left out.
 
     >>> reshape_blocks((2, 6, 4), (2, 3, 8))

@@ -8,7 +8,14 @@ from graphprune.rules.registry import rule
 
 # Sums: a removed position that is zero contributes nothing, so the result is exact.
 SUMS = ("ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2")
-STATISTICS = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp")
+STATISTICS = (
+    "ReduceMean",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+)
 _LOGARITHMIC = ("ReduceLogSum", "ReduceLogSumExp")
 _WINDOW = "a window runs over this axis"
 

@@ -1,0 +1,68 @@
+"""Which groups may shrink."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from graphprune.errors import UsageError
+from graphprune.graph import DependencyGraph
+from graphprune.groups import Group
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which groups may shrink.
+
+    Attributes:
+        kinds: kinds of groups; None: all.
+        exact_only: leave out groups over which a statistic runs.
+        include: globs over group ids, parameter and node names; empty: everything.
+        exclude: globs that take out again.
+    """
+
+    kinds: Collection[str] | None = None
+    exact_only: bool = False
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+
+    def choose(self, graph: DependencyGraph) -> list[Group]:
+        """The groups of a model that may shrink, largest structures first.
+
+        Raises:
+            UsageError: a kind or glob matches nothing.
+        """
+        known = {g.kind for g in graph.groups} | {"channels", "heads", "head_dim", "conv_groups"}
+        for kind in self.kinds or ():
+            if kind not in known:
+                message = f"unknown kind '{kind}'"
+                raise UsageError(message, hint=f"one of {', '.join(sorted(known))}")
+        names = {g.id: _names(graph, g) for g in graph.groups}
+        for glob in (*self.include, *self.exclude):
+            if not any(_matches(names[g.id], glob) for g in graph.groups):
+                message = f"'{glob}' matches no group, parameter or node"
+                raise UsageError(message, hint="names that `graphprune inspect` lists")
+        return [g for g in graph.groups if self._takes(g, names[g.id])]
+
+    def _takes(self, group: Group, names: set[str]) -> bool:
+        return (
+            group.prunable
+            and group.size > 1
+            and (self.kinds is None or group.kind in self.kinds)
+            and (group.exact or not self.exact_only)
+            and (not self.include or any(_matches(names, glob) for glob in self.include))
+            and not any(_matches(names, glob) for glob in self.exclude)
+        )
+
+
+def _names(graph: DependencyGraph, group: Group) -> set[str]:
+    names = {group.id}
+    for member in group.members:
+        names |= {member.name, f"{member.name}:{member.axis}", member.use.rsplit(":", 1)[0]}
+        names.add(graph.node_name_of_output(member.use.rsplit(":", 1)[0]))
+    return names
+
+
+def _matches(names: Collection[str], glob: str) -> bool:
+    return any(fnmatchcase(name, glob) for name in names)
