@@ -242,9 +242,7 @@ def measure_apart(path: Path, arguments: argparse.Namespace) -> Row:
     command += ["--criterion", arguments.criterion, "--allocator", arguments.allocator]
     command += ["--exact-only"] if arguments.exact_only else []
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=arguments.timeout, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=arguments.timeout, check=False)
     except subprocess.TimeoutExpired:
         return Row(path.name, error=f"no result after {arguments.timeout} s")
     try:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphprune.algebra import Algebra, Axis
+from graphprune.constants import is_constant
 from graphprune.model import Model
 from graphprune.registry import normal_domain
 from graphprune.rules import RULES
@@ -92,7 +93,7 @@ class Analysis:
         if value is None:
             message = f"input {i} is absent"
             raise Blocked(message)
-        if value.const_value is None or value.is_graph_input():
+        if value.const_value is None or not is_constant(value):
             axes = self.axes.get(value.name or "")
             if axes is None:
                 message = f"the shape of '{value.name}' is not known"

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphprune.analysis import Analysis
-from graphprune.axes_kept import Keep, Keeps
+from graphprune.axes_kept import Keep, Keeps, touches
 from graphprune.compare import compare_models
 from graphprune.errors import ValidationError
 from graphprune.model import Model
@@ -27,6 +27,8 @@ from graphprune.sample_inputs import sample_inputs
 from graphprune.sizes import Interface
 
 Removed = npt.NDArray[np.bool_]
+#: Operators that are not finite at zero, and the input in question.
+_SINGULAR_AT_ZERO = {"Div": 1, "Mod": 1, "Reciprocal": 0, "Log": 0, "Pow": 0}
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,12 @@ class Verdict:
 def masked_reference(analysis: Analysis, removed: Removed) -> tuple[Model, list[str]]:
     """The original graph with removed slices zeroed, and the nodes that work on kept positions only."""
     keeps = Keeps(analysis, removed)
-    embedded = {
+    statistics = {
         node: None
         for axis, _, node in analysis.facts.statistics
         if removed[analysis.algebra.live(axis)].any()
     }
+    embedded = statistics | dict.fromkeys(_singular_nodes(keeps))
     model = analysis.model.clone()
     nodes = dict(zip(analysis.model.ir.graph, model.ir.graph, strict=True))
     slice_parameters(analysis, keeps, nodes, zero, lambda use: use.is_zeroed and use.node not in embedded)
@@ -64,8 +67,20 @@ def masked_reference(analysis: Analysis, removed: Removed) -> tuple[Model, list[
     for old in embedded:
         repair_node(sizes, keeps, old, nodes[old])
         _embed(sizes, keeps, old, nodes[old])
-    names = [f"{node.op_type} '{node.name or node.outputs[0].name}'" for node in embedded]
+    names = [f"{node.op_type} '{node.name or node.outputs[0].name}'" for node in statistics]
     return model, sorted(names)
+
+
+def _singular_nodes(keeps: Keeps) -> list[ir.Node]:
+    """Shrinking nodes that would compute 0/0 or log(0) from zeroed slices, and spread it as NaN."""
+    found = []
+    for node in keeps.analysis.model.ir.graph:
+        index = _SINGULAR_AT_ZERO.get(node.op_type)
+        if index is not None and (node, index) not in keeps.analysis.uses:
+            masks = [*keeps.of_input(node, index), *keeps.of_output(node, 0)]
+            if touches(tuple(masks)):
+                found.append(node)
+    return found
 
 
 def zero(tensor: ir.TensorProtocol, keep: Keep, name: str) -> ir.TensorProtocol:

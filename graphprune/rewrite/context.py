@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphprune.axes_kept import Mask
+from graphprune.constants import is_constant
 from graphprune.rewrite.sizes import CutSizes
 
 
@@ -60,7 +61,7 @@ class RepairContext:
     def ints(self, i: int) -> list[int] | None:
         """A constant integer input as a list; None when absent or computed."""
         value = self.node.inputs[i] if self.has(i) else None
-        if value is None or value.const_value is None:
+        if value is None or value.const_value is None or not is_constant(value):
             return None
         return [int(v) for v in value.const_value.numpy().reshape(-1)]
 

@@ -32,7 +32,7 @@ def cut(analysis: Analysis, removed: Removed) -> Model:
         A new model; weights are sliced lazily when they are read or written.
     """
     keeps = Keeps(analysis, removed)
-    model = Model(analysis.model.ir.clone())
+    model = Model(analysis.model.ir.clone(), data_files=analysis.model.data_files)
     graph = model.ir.graph
     nodes = dict(zip(analysis.model.ir.graph, graph, strict=True))
     slice_parameters(analysis, keeps, nodes, take)

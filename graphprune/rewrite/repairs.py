@@ -9,8 +9,6 @@ from graphprune.axes_kept import Mask
 from graphprune.rewrite.context import RepairContext
 from graphprune.rewrite.registry import repair
 
-_END = np.iinfo(np.int64).max
-
 
 def compact(keep: Mask | None, index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Where positions ``index`` stand once only ``keep`` is left."""
@@ -54,6 +52,18 @@ def reshape(ctx: RepairContext) -> None:
             if copies and d not in ctx.new_sizes() and ctx.keep_in[0][d] is not None:
                 entries[d] = ctx.shape_out()[d]
     ctx.patch_shape(1, entries)
+
+
+@repair("Squeeze")
+def squeeze(ctx: RepairContext) -> None:
+    """Without axes all axes of size 1 go: they are named before another one becomes that small."""
+    if ctx.has(1) or ctx.attr_ints("axes") is not None:
+        return
+    axes = [d for d, n in enumerate(ctx.shape_in(0)) if n == 1]
+    if ctx.opset < 13:
+        ctx.set_attr("axes", axes)
+    else:
+        ctx.set_ints(1, axes, "axes")
 
 
 @repair("Expand")
@@ -179,15 +189,17 @@ def slice_(ctx: RepairContext) -> None:
         chosen = np.arange(shape[d])[slice(starts[i], end, steps[i])]
         now = compact(keep, chosen[keep[chosen]])
         distances = set(np.diff(now).tolist())
-        if len(distances) > 1 or (len(distances) == 1 and not distances <= {1, -1}):
+        if not len(now):
+            new_starts[i], new_ends[i], new_steps[i] = 0, 0, 1
+        elif len(distances) > 1 or (len(distances) == 1 and not distances <= {1, -1}):
             index = ctx.constant(f"positions_{d}", now)
             data = ctx.node.inputs[0]
             assert data is not None
             ctx.node.replace_input_with(0, ctx.add_node("Gather", [data, index], f"pick_{d}", {"axis": d}))
-            new_starts[i], new_ends[i], new_steps[i] = 0, _END, 1
+            new_starts[i], new_ends[i], new_steps[i] = 0, len(now), 1
         elif distances == {-1}:
             new_starts[i], new_steps[i] = int(now[0]), -1
-            new_ends[i] = int(now[-1]) - 1 if now[-1] > 0 else -_END
+            new_ends[i] = int(now[-1]) - 1 if now[-1] > 0 else -int(keep.sum()) - 1
         else:
             new_starts[i], new_ends[i], new_steps[i] = int(now[0]), int(now[-1]) + 1, 1
     if not from_inputs:

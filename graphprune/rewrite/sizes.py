@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphprune.axes_kept import Keeps
+from graphprune.constants import is_constant
 from graphprune.shape_ops import compute
 from graphprune.trace import Trace
 
@@ -40,7 +41,7 @@ class CutSizes:
         return self._values[value]
 
     def _compute(self, value: ir.Value) -> npt.NDArray[np.generic] | None:
-        if value.const_value is not None and not value.is_graph_input():
+        if value.const_value is not None and is_constant(value):
             return value.const_value.numpy()
         node = value.producer()
         if node is None or len(node.outputs) != 1:

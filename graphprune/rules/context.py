@@ -11,6 +11,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphprune.algebra import Algebra, Axis
+from graphprune.constants import is_constant
+from graphprune.constants import is_constant
 
 if TYPE_CHECKING:
     from graphprune.trace import Trace
@@ -95,8 +97,8 @@ class Context:
         return value
 
     def is_constant(self, i: int) -> bool:
-        """Is input ``i`` an initializer?"""
-        return self.has(i) and self._input(i).const_value is not None
+        """Is input ``i`` a constant (and not the default of a model input)?"""
+        return self.has(i) and is_constant(self._input(i))
 
     def axes(self, i: int) -> list[Axis]:
         """Axes of input ``i``."""

@@ -92,7 +92,7 @@ def _convolution(ctx: Context, *, transposed: bool) -> list[list[Axis]]:
         if not bias.zero:
             out_channels = out_channels.nonzero()
     spatial = [ctx.frozen(n, _WINDOW) for n in ctx.out_shape()[2:]]
-    return [[x[0], out_channels, *spatial]]
+    return [[x[0].nonzero() if ctx.has(2) else x[0], out_channels, *spatial]]
 
 
 def _channels(ctx: Context, x: Axis, w_out: Axis, w_in: Axis, group: int) -> Axis:

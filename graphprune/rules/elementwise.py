@@ -14,7 +14,7 @@ from graphprune.rules.registry import rule
 
 # f(0) = 0: a slice that is zero stays zero.
 ZERO_TO_ZERO = (
-    "Abs", "Asin", "Asinh", "Atan", "Atanh", "BitwiseAnd", "Cast", "CastLike", "Ceil", "Celu", "Dropout",
+    "Abs", "Asin", "Asinh", "Atan", "Atanh", "Cast", "CastLike", "Ceil", "Celu",
     "Elu", "Erf", "Floor", "Gelu", "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg", "Relu", "Round",
     "Selu", "Shrink", "Sign", "Sin", "Sinh", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
 )  # fmt: skip
@@ -68,6 +68,13 @@ def unary_nonzero(ctx: Context) -> list[list[Axis]]:
     return pass_through(ctx, [a.nonzero() for a in ctx.axes(0)])
 
 
+@rule("Dropout")
+def dropout(ctx: Context) -> list[list[Axis]]:
+    """Every axis is carried; the mask is true where the data is zero."""
+    x = ctx.axes(0)
+    return [x, *([a.nonzero() for a in x] for _ in ctx.node.outputs[1:])]
+
+
 @rule("Clip")
 def clip(ctx: Context) -> list[list[Axis]]:
     """Zero stays zero when it lies between the bounds."""
@@ -86,7 +93,7 @@ def additive(ctx: Context) -> list[list[Axis]]:
     return [broadcast(ctx, range(ctx.n_inputs), zero="all")]
 
 
-@rule("Mul", "And", since=7)
+@rule("Mul", "And", "BitwiseAnd", since=7)
 def multiplicative(ctx: Context) -> list[list[Axis]]:
     """The operands' axes become equal; the result is zero where any operand is."""
     return [broadcast(ctx, range(ctx.n_inputs), zero="any")]
@@ -116,5 +123,7 @@ def where(ctx: Context) -> list[list[Axis]]:
     """Condition and both branches become equal; zero where both branches are."""
     out = broadcast(ctx, (0, 1, 2), zero="never")
     branches = broadcast(ctx, (1, 2), zero="all")
-    zero = {id(a.labels) for a in branches if a.zero}
-    return [[replace(a, zero=True) if id(a.labels) in zero else a for a in out]]
+    for back, branch in enumerate(reversed(branches), start=1):
+        if branch.size == out[-back].size and branch.zero and not out[-back].is_plain:
+            out[-back] = replace(out[-back], zero=True)
+    return [out]

@@ -32,7 +32,8 @@ def reshape_blocks(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[lis
     return blocks
 
 
-@rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+@rule("Flatten", "Squeeze", "Unsqueeze")
+@rule("Reshape", since=5)
 def reshape(ctx: Context) -> list[list[Axis]]:
     """Axes are merged into products and products are split, in the order of the elements.
 
@@ -58,7 +59,7 @@ def transpose(ctx: Context) -> list[list[Axis]]:
     return [[x[d] for d in perm]]
 
 
-@rule("Concat")
+@rule("Concat", since=4)
 def concatenate(ctx: Context) -> list[list[Axis]]:
     """A sum along ``axis``; all other axes are equal."""
     inputs = [ctx.axes(i) for i in range(ctx.n_inputs)]
@@ -76,7 +77,7 @@ def concatenate(ctx: Context) -> list[list[Axis]]:
     return [out]
 
 
-@rule("Split")
+@rule("Split", since=2)
 def split(ctx: Context) -> list[list[Axis]]:
     """Consecutive pieces along ``axis``."""
     x = ctx.axes(0)
@@ -157,7 +158,7 @@ def gather(ctx: Context) -> list[list[Axis]]:
     index = ctx.constant(1)
     if index is None:
         ctx.freeze(x[at], "it is indexed by values known only at run time")
-        chosen = ctx.axes(1)
+        chosen = [axis.nonzero() for axis in ctx.axes(1)]  # index 0 reads a row like any other
     elif x[at].is_plain:
         chosen = [ctx.algebra.plain(n, x[at].why) for n in shape]
     else:
@@ -235,7 +236,7 @@ def _repeat(ctx: Context, axis: Axis, size: int, d: int) -> Axis:
     return ctx.fresh(size, zero=False)
 
 
-@rule("Tile")
+@rule("Tile", since=6)
 def tile(ctx: Context) -> list[list[Axis]]:
     """A whole axis is repeated: a product of the repetition and the axis."""
     x, new = ctx.axes(0), ctx.out_shape()

@@ -33,13 +33,21 @@ def batch_norm(ctx: Context) -> list[list[Axis]]:
 
     https://onnx.ai/onnx/operators/onnx__BatchNormalization.html
     """
-    if ctx.attr_int("training_mode", 0):
-        message = "training_mode is set"
+    if ctx.attr_int("training_mode", 0) or (ctx.opset < 7 and not ctx.attr_int("is_test", 0)):
+        message = "it normalises by the statistics of the batch"
+        raise Blocked(message)
+    if not ctx.attr_int("spatial", 1):
+        message = "spatial is 0: its parameters are no vectors of channels"
         raise Blocked(message)
     x = ctx.axes(0)
     channels = x[1] if len(x) > 1 else ctx.plain(1)
     _channel_parameters(ctx, channels, (1, 2, 3, 4))
-    return _first_output_only(ctx, x)
+    return _first_output_only(ctx, _shifted(x))
+
+
+def _shifted(x: list[Axis]) -> list[Axis]:
+    """A bias per channel: zero stays zero along the channels only."""
+    return [axis if d == 1 else axis.nonzero() for d, axis in enumerate(x)]
 
 
 @rule("InstanceNormalization")
@@ -49,24 +57,25 @@ def instance_norm(ctx: Context) -> list[list[Axis]]:
     for axis in x[2:]:
         ctx.statistic(axis, _CHANGED)
     _channel_parameters(ctx, x[1], (1, 2))
-    return [x]
+    return [_shifted(x)]
 
 
 @rule("GroupNormalization", since=18)
 def group_norm(ctx: Context) -> list[list[Axis]]:
-    """Mean and variance over each group of channels; whole groups go exactly.
+    """Mean and variance over each group of channels and all of space; whole groups go exactly.
 
     Scale and bias are per group in opset 18, per channel from 21.
     https://onnx.ai/onnx/operators/onnx__GroupNormalization.html
     """
     x, groups = ctx.axes(0), ctx.attr_int("num_groups", 1)
     outer, inner = ctx.split(x[1], (groups, x[1].size // groups))
-    ctx.statistic(inner, _CHANGED)
+    for axis in (inner, *x[2:]):
+        ctx.statistic(axis, _CHANGED)
     ctx.tag(outer, "norm_groups")
     for i in (1, 2):
         scale = ctx.axes(i)[0]
         ctx.equate(scale, x[1] if scale.size == x[1].size else outer)
-    return [[x[0], merge([outer, inner]), *x[2:]]]
+    return [_shifted([x[0], merge([outer, inner]), *x[2:]])]
 
 
 @rule("LayerNormalization", "RMSNormalization", since=17)

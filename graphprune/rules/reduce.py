@@ -114,13 +114,38 @@ def pool(ctx: Context) -> list[list[Axis]]:
 
 @rule("Resize", "Upsample")
 def resize(ctx: Context) -> list[list[Axis]]:
-    """An axis whose size does not change is carried; the others are interpolated."""
-    x = ctx.axes(0)
+    """An axis that is not scaled is carried; the others are interpolated.
+
+    https://onnx.ai/onnx/operators/onnx__Resize.html
+    """
+    x, new = ctx.axes(0), ctx.out_shape()
+    scales = _scales(ctx, len(x))
+    crops = ctx.attr_str("coordinate_transformation_mode", "") == "tf_crop_and_resize"
     out = []
-    for axis, n in zip(x, ctx.out_shape(), strict=True):
-        if axis.size == n:
+    for axis, n, scale in zip(x, new, scales, strict=True):
+        if axis.size == n and scale == 1 and not crops:
             out.append(axis)
         else:
             ctx.freeze(axis, "it is interpolated along this axis")
             out.append(ctx.frozen(n, "it is interpolated along this axis"))
     return [out]
+
+
+def _scales(ctx: Context, rank: int) -> list[float | None]:
+    """Scale of each axis: 1 where a target size is given instead, None where it is computed at run time.
+
+    A scale of 1.05 may leave the size of an axis as it is, and still moves its elements.
+    """
+    attribute = ctx.node.attributes.get("scales")
+    if attribute is not None:
+        return list(attribute.as_floats())
+    at = 1 if ctx.node.op_type == "Upsample" or ctx.opset < 11 else 2
+    if not ctx.has(at) or (ctx.is_constant(at) and 0 in ctx.shape(at)):
+        return [1.0] * rank
+    value = ctx.constant(at)
+    given = [None] * rank if value is None else [float(v) for v in value.reshape(-1)]
+    axes = ctx.attr_ints("axes")
+    scales: list[float | None] = [1.0] * rank
+    for d, scale in zip(range(rank) if axes is None else axes, given, strict=False):
+        scales[d] = scale
+    return scales

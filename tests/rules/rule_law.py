@@ -162,8 +162,16 @@ def build(case: Case) -> tuple[onnx.ModelProto, Feeds]:
     )
     opsets = [helper.make_opsetid("", case.opset)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
-    return inferred, {n: a for n, a in arrays.items() if n not in parameters}
+    feeds = {n: a for n, a in arrays.items() if n not in parameters}
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    if not all(o.type.tensor_type.HasField("shape") for o in inferred.graph.output):
+        results = evaluate(model, feeds)
+        del model.graph.output[:]
+        for name, array in zip(outputs, results, strict=True):
+            dtype = helper.np_dtype_to_tensor_dtype(array.dtype)
+            model.graph.output.append(helper.make_tensor_value_info(name, dtype, array.shape))
+        return model, feeds
+    return inferred, feeds
 
 
 def analyse(case: Case, *, zero: bool = True) -> tuple[OpenAnalysis, Feeds]:
@@ -174,18 +182,23 @@ def analyse(case: Case, *, zero: bool = True) -> tuple[OpenAnalysis, Feeds]:
     return OpenAnalysis(model, trace, plain=plain, zero=zero).run(), feeds
 
 
+# onnx's reference implementation is wrong for these: grouped ConvTranspose, windows at the border,
+# BatchNormalization before opset 14, negative pads, Mean that broadcasts its first operand, Resize of some axes.
+_WRONG_IN_REFERENCE = {
+    "ConvTranspose", "MaxPool", "LpPool", "BatchNormalization", "Pad", "Mean", "Resize", "Upsample",
+}  # fmt: skip
+
+
 def evaluate(proto: onnx.ModelProto, feeds: Feeds) -> list[Array]:
-    """All outputs, by onnx's reference implementation, or onnxruntime where that has no such operator."""
+    """All outputs, by onnx's reference implementation, or by onnxruntime where that is wrong."""
+    if any(node.op_type in _WRONG_IN_REFERENCE for node in proto.graph.node):
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = 1
+        session = ort.InferenceSession(proto.SerializeToString(), options)
+        return list(session.run(None, feeds))
     with np.errstate(all="ignore"):
-        try:
-            runner = ReferenceEvaluator(proto)
-            return [np.asarray(r) for r in runner.run(None, feeds)]
-        except (NotImplementedError, TypeError):
-            options = ort.SessionOptions()
-            options.log_severity_level = 4
-            options.intra_op_num_threads = 1
-            session = ort.InferenceSession(proto.SerializeToString(), options)
-            return list(session.run(None, feeds))
+        return [np.asarray(r) for r in ReferenceEvaluator(proto).run(None, feeds)]
 
 
 # ---- removals -----------------------------------------------------------------------------------
@@ -302,7 +315,9 @@ def check_removal(
     for name in names:
         axes = analysis.axes[name]
         keep = masks(analysis, axes, removed)
-        wanted = kept(expected[name], keep)
+        # The oracle's reference writes an output behind a statistic with kept positions only.
+        whole = expected[name].shape == tuple(axis.size for axis in axes)
+        wanted = kept(expected[name], keep) if whole else expected[name]
         if not close(actual[name], wanted):
             message = f"'{name}': {actual[name]!r} instead of {wanted!r}"
             raise LawBroken(message)

@@ -1,0 +1,62 @@
+"""Cut then operate = operate then cut, for every rule; and what each rule does with each axis."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import cases_contraction
+import cases_elementwise
+import cases_movement
+import cases_norm
+import pytest
+from rule_law import Case, check_case, describe
+
+from graphprune.rules import RULES
+
+ALL: list[Case] = [
+    *cases_elementwise.CASES,
+    *cases_contraction.CASES,
+    *cases_norm.CASES,
+    *cases_movement.CASES,
+]
+GOLDEN = Path(__file__).with_name("golden_axes.txt")
+
+
+def golden() -> dict[str, list[str]]:
+    lines: dict[str, list[str]] = {}
+    for line in GOLDEN.read_text().splitlines():
+        if line and not line.startswith("#"):
+            lines.setdefault(line.split(" | ")[0], []).append(line)
+    return lines
+
+
+def test_names_are_unique() -> None:
+    doubles = [name for name, n in Counter(c.name for c in ALL).items() if n > 1]
+    assert not doubles
+
+
+def test_every_rule_has_a_case() -> None:
+    covered = {node.split("(")[0].split("=")[1].split("<")[0].strip()
+               for c in ALL for node in c.nodes.split(";") if "=" in node}  # fmt: skip
+    missing = {op for _, op, _ in RULES.ops()} - covered
+    assert missing == {"RandomNormal", "RandomUniform", "ReverseSequence", "Scatter"}
+
+
+@pytest.mark.parametrize("case", ALL, ids=lambda c: c.name)
+def test_law(case: Case) -> None:
+    tried = check_case(case)
+    removable = any("carried" in line or "contracted" in line or "statistic" in line
+                    for line in golden()[case.name])  # fmt: skip
+    assert bool(tried) == (removable and bool(case.laws)), "the law must not hold in vain"
+
+
+def test_golden_axes() -> None:
+    """What each rule does with each axis: a rule that becomes too shy, or too bold, is noticed."""
+    lines = [line for case in ALL for line in describe(case)]
+    if os.environ.get("GRAPHPRUNE_UPDATE_GOLDEN"):
+        head = "# case | input:axis | what its rule does with it (GRAPHPRUNE_UPDATE_GOLDEN=1 rewrites this file)"
+        GOLDEN.write_text("\n".join([head, *lines]) + "\n")
+    expected = [line for line in GOLDEN.read_text().splitlines() if not line.startswith("#")]
+    assert lines == expected
