@@ -62,7 +62,7 @@ def plan(
     *,
     target: Mapping[str, float | str],
     criterion: str = "l2",
-    allocator: str = "uniform",
+    allocator: str = "global",
     kinds: Collection[str] | None = None,
     exact_only: bool = False,
     include: Sequence[str] = (),
@@ -78,7 +78,7 @@ def plan(
         model: a model or its dependency graph.
         target: what may be kept: ``{"macs": 0.5}``, ``{"bytes": "20MB"}``; several at once are all met.
         criterion: importance of a unit: "l1", "l2" or "random".
-        allocator: how the budget is shared: "uniform" or "global".
+        allocator: how the budget is shared: "global" (one ranking) or "uniform" (same fraction everywhere).
         kinds: kinds of groups that may shrink (None: all).
         exact_only: leave out groups over which a norm, softmax or mean runs.
         include: globs over group, parameter and node names; empty for all.

@@ -18,6 +18,7 @@ from graphprune.fold_shapes import prepare
 from graphprune.model import Model
 
 Removed = npt.NDArray[np.bool_]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Cost:
 
     Attributes:
         macs: multiply-adds of Conv, ConvTranspose, Gemm and MatMul.
-        params: elements of floating-point and integer weights.
+        params: elements of floating-point and quantized (8 bits and fewer) constants.
         bytes: size of the file (with external data).
     """
 
@@ -45,10 +46,23 @@ class Cost:
 
 @dataclass(frozen=True)
 class _Factor:
-    """One size in a product: an axis, and its size while nothing is cut."""
+    """One size in a product: an axis, and its nominal size while nothing is cut.
+
+    The axis was analysed at other sizes of the symbolic dims, so that a merged one (batch times heads)
+    may be longer there; the nominal size shrinks by the same share.
+    """
 
     axis: Axis
     size: int
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A constant as its uses see it; uses that keep different positions get copies of their own."""
+
+    uses: list[list[_Factor]]
+    item_bytes: float
+    is_weight: bool
 
 
 class CostModel:
@@ -68,21 +82,18 @@ class CostModel:
             factors = _macs(analysis, node)
             if factors is not None:
                 self.nodes[node] = factors
-        self._tensors: list[tuple[list[_Factor], float, bool]] = []
+        self._tensors: list[_Tensor] = []
         stored = 0.0
         for value in analysis.model.ir.graph.initializers.values():
             tensor = value.const_value
             if tensor is None:
                 continue
-            use = next((u for u in _uses(analysis, value)), None)
             sizes = [int(n) for n in tensor.shape.numpy()]
-            axes = use or [analysis.algebra.plain(n) for n in sizes]
-            item = tensor.nbytes / max(tensor.size, 1)
-            is_weight = tensor.dtype.is_floating_point() or use is not None
-            self._tensors.append(([_Factor(a, n) for a, n in zip(axes, sizes, strict=True)], item, is_weight))
+            uses = [_paired(axes, sizes) for axes in _distinct_uses(analysis, value)]
+            self._tensors.append(_Tensor(uses, tensor.nbytes / max(tensor.size, 1), _is_weight(tensor)))
             stored += tensor.nbytes
         self._overhead = max(file_bytes - stored, 0.0)
-        for factors in [*self.nodes.values(), *(t for t, _, _ in self._tensors)]:
+        for factors in [*self.nodes.values(), *(use for t in self._tensors for use in t.uses)]:
             for factor in factors:
                 self._remember(factor.axis)
 
@@ -95,13 +106,14 @@ class CostModel:
         """Cost when the units in ``removed`` (``[len(algebra)]``) are gone."""
         if removed is None:
             removed = np.zeros(len(self._algebra), bool)
-        sizes = {key: int((~removed[rows].any(axis=1)).sum()) for key, rows in self._rows.items()}
+        masks = {key: ~removed[rows].any(axis=1) for key, rows in self._rows.items()}
+        sizes = {key: int(mask.sum()) for key, mask in masks.items()}
         macs = sum(_product(factors, sizes) for factors in self.nodes.values())
         params, stored = 0, self._overhead
-        for factors, item, is_weight in self._tensors:
-            count = _product(factors, sizes)
-            params += count if is_weight else 0
-            stored += count * item
+        for tensor in self._tensors:
+            count = sum(_product(use, sizes) for use in _copies(tensor.uses, masks))
+            params += count if tensor.is_weight else 0
+            stored += count * tensor.item_bytes
         return Cost(macs, params, round(stored))
 
     def node_macs(self, node: ir.Node) -> int:
@@ -112,13 +124,47 @@ class CostModel:
 def _product(factors: list[_Factor], sizes: Mapping[int, int]) -> int:
     total = 1
     for factor in factors:
-        total *= sizes.get(id(factor.axis.labels), factor.size)
+        alive = sizes.get(id(factor.axis.labels))
+        if alive is None or alive == factor.axis.size:
+            total *= factor.size
+        elif factor.size == factor.axis.size:
+            total *= alive
+        else:
+            total *= round(alive * factor.size / factor.axis.size)
     return total
 
 
-def _uses(analysis: Analysis, value: ir.Value) -> list[list[Axis]]:
-    found = [(node, i) for node, i in value.uses() if (node, i) in analysis.uses]
-    return [analysis.uses[key].axes for key in found]
+def _copies(uses: list[list[_Factor]], masks: Mapping[int, Mask]) -> list[list[_Factor]]:
+    """One of each set of uses that keep the same positions."""
+    if len(uses) == 1:
+        return uses
+    kept = {}
+    for use in uses:
+        found = [masks.get(id(factor.axis.labels)) for factor in use]
+        kept[tuple(b"" if m is None or m.all() else m.tobytes() for m in found)] = use
+    return list(kept.values())
+
+
+def _paired(axes: list[Axis], sizes: list[int]) -> list[_Factor]:
+    return [_Factor(axis, n) for axis, n in zip(axes, sizes, strict=True)]
+
+
+def _distinct_uses(analysis: Analysis, value: ir.Value) -> list[list[Axis]]:
+    """Axes of a constant at each of its uses; a use that is no parameter keeps all positions."""
+    assert value.const_value is not None
+    plain = [analysis.algebra.plain(int(n)) for n in value.const_value.shape.numpy()]
+    found = [analysis.uses[key].axes if key in analysis.uses else plain for key in _keys(value)]
+    return list({id(axes): axes for axes in found}.values()) or [plain]
+
+
+def _keys(value: ir.Value) -> list[tuple[ir.Node, int]]:
+    return [(node, i) for node, i in value.uses()]
+
+
+def _is_weight(tensor: ir.TensorProtocol) -> bool:
+    """Floating-point or quantized; wider integers are shapes and indices."""
+    dtype = tensor.dtype
+    return dtype.is_floating_point() or (dtype.is_integer() and dtype.bitwidth <= 8)
 
 
 def _factors(analysis: Analysis, node: ir.Node, index: int | None) -> list[_Factor]:

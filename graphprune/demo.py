@@ -48,7 +48,7 @@ def run_demo(out: Path) -> DemoReport:
     """Prunes the bundled model to ``out``, and measures both models."""
     source = demo_model_path()
     original = load(source)
-    result = prune(original, out, target={"macs": TARGET}, allocator="global", align=ALIGN)
+    result = prune(original, out, target={"macs": TARGET}, align=ALIGN)
     data = demo_data()
     report = profile([source, out], batch=64, threads=1, ops=False)
     before, after = (r.latency_ms.p50 for r in report.runs)

@@ -17,9 +17,12 @@ import onnx_ir as ir
 from graphprune.constants import drop_unused, is_constant, replace_by_constant
 from graphprune.runtime import Fragment, evaluate, infer
 
-# A result this large may be at most GROWTH times the constants that it is made of.
+# A result may be this much larger than the constants that nobody needs once it is folded.  So a
+# weight that is also used elsewhere stays tied to its transposed copy, and a relative-position table
+# stays a table.
+GROWTH_BYTES = 1 << 16
+# External weights from this size on are moved around when they are read, not before.
 LARGE_BYTES = 1 << 20
-GROWTH = 2
 
 UNFOLDABLE = frozenset({
     "Bernoulli", "DequantizeLinear", "Dropout", "DynamicQuantizeLinear", "Multinomial",
@@ -97,7 +100,7 @@ def _frontier(nodes: Collection[ir.Node]) -> list[ir.Value]:
 
 
 def _grown(nodes: Collection[ir.Node], types: Types) -> set[ir.Node]:
-    """Producers of results that are large, and much larger than what they are made of."""
+    """Producers of results that would make the file larger."""
     grown: set[ir.Node] = set()
     for value in _frontier(nodes):
         if value.name is None or value.name not in types:
@@ -105,15 +108,21 @@ def _grown(nodes: Collection[ir.Node], types: Types) -> set[ir.Node]:
         dtype, shape = types[value.name]
         size = prod(shape) * dtype.bitwidth // 8
         producer = value.producer()
-        if size > LARGE_BYTES and producer is not None and size > GROWTH * _root_bytes(producer):
+        if producer is not None and size > GROWTH_BYTES + _freed_bytes(producer, nodes):
             grown.add(producer)
     return grown
 
 
-def _root_bytes(node: ir.Node) -> int:
-    """Bytes of the distinct constants that ``node`` computes from."""
+def _freed_bytes(node: ir.Node, nodes: Collection[ir.Node]) -> int:
+    """Bytes of the distinct constants that ``node`` computes from and only ``nodes`` read."""
     sources = {value for inner in _closure(node) for value in inner.inputs if value is not None}
-    return sum(value.const_value.nbytes for value in sources if value.const_value is not None)
+    return sum(
+        value.const_value.nbytes
+        for value in sources
+        if value.const_value is not None
+        and not value.is_graph_output()
+        and all(use.node in nodes for use in value.uses())
+    )
 
 
 def _closure(node: ir.Node) -> set[ir.Node]:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from graphprune.algebra import Axis
-from graphprune.analysis import Analysis
+from graphprune.analysis import Analysis, Use
 
 #: Tags of the rules in order of precedence, and the kind they mean.
 _KINDS = ("heads", "head_dim", "conv_groups", "norm_groups")
@@ -85,9 +86,12 @@ def find_groups(analysis: Analysis) -> list[Group]:
     for unit in order:
         by_signature.setdefault(int(signature[unit]), []).append(unit)
     groups, names = [], set()
+    weights = {u.key for u in analysis.uses.values() if is_weight(u)}
     for units in by_signature.values():
         first = units[0]
         own = tuple(members[first])
+        if not any(member.use in weights for member in own):
+            continue  # sizes and positions: no parameter, and nothing to report
         kind = next((k for k in _KINDS if k in kinds.get(first, ())), DEFAULT_KIND)
         base = f"{own[0].name}:{own[0].axis}" + ("" if kind == DEFAULT_KIND else f"/{kind}")
         name, n = base, 1
@@ -107,6 +111,13 @@ def find_groups(analysis: Analysis) -> list[Group]:
             )
         )
     return groups
+
+
+def is_weight(use: Use) -> bool:
+    """Is this constant a parameter, and not a shape or an index?"""
+    tensor = use.value.const_value
+    integers = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
+    return tensor is not None and tensor.dtype not in integers
 
 
 def _signatures(analysis: Analysis) -> npt.NDArray[np.uint64]:

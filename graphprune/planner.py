@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from graphprune.rewrite import cut
 
 Removed = npt.NDArray[np.bool_]
 _STEPS = 40
-_BYTE_ROUNDS = 6
+_BYTE_ROUNDS = 16
+_REFILL_TRIES = 300
 
 
 def search(
@@ -49,7 +50,30 @@ def search(
             high, best = middle, candidate
         else:
             low = middle
-    return best
+    return _refill(allocation, best, meets)
+
+
+def _refill(allocation: Allocation, removed: Removed, meets: Callable[[Removed], bool]) -> Removed:
+    """Gives back what a coarse last step took too much: a level moves whole heads of many layers at once.
+
+    Groups with few units go first, since their steps are the large ones.
+    """
+    groups = sorted(allocation.groups, key=lambda g: g.size)
+    tries = 0
+    changed = True
+    while changed and tries < _REFILL_TRIES:
+        changed = False
+        for group in groups:
+            gone = group.units[removed[group.units]]
+            if not len(gone) or tries >= _REFILL_TRIES:
+                continue
+            tries += 1
+            best = gone[np.argsort(-allocation.scores[gone], kind="stable")]
+            candidate = removed.copy()
+            candidate[best[: allocation.limits.step(group)]] = False
+            if meets(candidate):
+                removed, changed = candidate, True
+    return removed
 
 
 def meet_bytes(
@@ -67,15 +91,27 @@ def meet_bytes(
     Raises:
         TargetError: the file stays too large.
     """
-    allowed = targets["bytes"] * graph.cost.evaluate().bytes
+    dense = graph.cost.evaluate()
+    allowed = targets["bytes"] * dense.bytes
     asked = dict(targets)
     for _ in range(_BYTE_ROUNDS):
         found = cut(graph.analysis, removed).file_bytes
         if found <= allowed:
+            return removed
+        estimate = graph.cost.evaluate(removed).ratio(dense)["bytes"]
+        # Less than this cut was thought to need, or the same one would be found again.
+        asked["bytes"] = 0.999 * min(asked["bytes"], estimate) * allowed / found
+        try:
+            removed = search(graph, allocation, allocator, asked)
+        except TargetError:
             break
-        asked["bytes"] *= 0.999 * allowed / found
-        removed = search(graph, allocation, allocator, asked)
-    return removed
+    message = f"cannot reach bytes={targets['bytes']:.1%}"
+    raise TargetError(
+        message,
+        where=f"the smallest file that was found has {found} bytes, {found / dense.bytes:.1%} of the original",
+        because="names, shape constants and copies of shared constants don't shrink with the weights",
+        hint="a larger target, or params=… instead of bytes=…",
+    )
 
 
 def _unreachable(

@@ -58,6 +58,8 @@ def numeric_shape_uses(graph: ir.Graph, axes: Mapping[str, list[Axis]]) -> Itera
 def _entries(node: ir.Node, measured: list[Axis]) -> Iterator[tuple[list[Axis], ir.Value]]:
     """The axes each reader of this Shape looks at, and the value in which it holds them."""
     out = node.outputs[0]
+    if out.is_graph_output():
+        yield [axis for axis in measured if not axis.is_plain], out
     for reader, index in out.uses():
         picked = measured
         followed = out
@@ -79,6 +81,8 @@ def _first_numeric_use(value: ir.Value) -> ir.Node | None:
         if current in seen:
             continue
         seen.add(current)
+        if current.is_graph_output():
+            return current.producer()
         for node, index in current.uses():
             if (node.op_type, index) in SHAPE_INPUTS:
                 continue

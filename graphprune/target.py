@@ -19,7 +19,7 @@ _UNITS = {
     "mi": 2.0**20,
     "gi": 2.0**30,
 }
-_ABSOLUTE = re.compile(r"^([0-9.]+(?:e[0-9]+)?)\s*([kmgt]i?)?b?$", re.IGNORECASE)
+_ABSOLUTE = re.compile(r"^([0-9]*\.?[0-9]+(?:e[0-9]+)?|[0-9]+\.)\s*([kmgt]i?)?b?$", re.IGNORECASE)
 
 
 def parse_target(text: str) -> tuple[str, float | str]:
@@ -82,7 +82,11 @@ def _fraction(metric: str, amount: float | str, whole: int) -> float:
     if match is None:
         message = f"cannot read the amount '{amount}' of target '{metric}'"
         raise UsageError(message, hint=f"{metric}=50%, or an amount such as 2.1G or 20MB")
-    value = float(match[1]) * _UNITS[(match[2] or "").lower()]
+    try:
+        value = float(match[1]) * _UNITS[(match[2] or "").lower()]
+    except ValueError as error:  # two points
+        message = f"cannot read the amount '{amount}' of target '{metric}'"
+        raise UsageError(message, hint=f"{metric}=50%, or an amount such as 2.1G or 20MB") from error
     if metric != "bytes" and value <= 1.0 and not match[2]:
         return value
     return value / max(whole, 1)

@@ -34,11 +34,15 @@ class Limits:
     floor: float = 0.1
     align: int = 1
 
+    def step(self, group: Group) -> int:
+        """By how many units the kept number may change."""
+        return self.align if group.kind in _WIDTHS else 1
+
     def kept(self, group: Group, wanted: float) -> int:
         """Number of units to keep, at least ``wanted``."""
         count = max(1, int(np.ceil(group.size * self.floor)), int(np.ceil(wanted - 1e-9)))
-        if group.kind in _WIDTHS:
-            count = -(-count // self.align) * self.align
+        step = self.step(group)
+        count = -(-count // step) * step
         return min(count, group.size)
 
 

@@ -35,7 +35,7 @@ def prune(
         ),
     ],
     criterion: Annotated[str, typer.Option(help="Importance of a unit: l1, l2, random.")] = "l2",
-    allocator: Annotated[str, typer.Option(help="How the budget is shared: uniform, global.")] = "uniform",
+    allocator: Annotated[str, typer.Option(help="How the budget is shared: global, uniform.")] = "global",
     kinds: Annotated[str | None, typer.Option(metavar="KIND,…", help="Which structures may go.")] = None,
     exact_only: Annotated[
         bool, typer.Option("--exact-only", help="No group over which a norm, softmax or mean runs.")

@@ -100,6 +100,16 @@ class Context:
         """Is input ``i`` a constant (and not the default of a model input)?"""
         return self.has(i) and is_constant(self._input(i))
 
+    def is_computed_weight(self, i: int) -> bool:
+        """Is input ``i`` computed in the graph from constants alone (a transposed tied weight)?"""
+        todo = [self._input(i)]
+        while todo:
+            node = todo.pop().producer()
+            if node is None or not node.inputs:
+                return False
+            todo.extend(v for v in node.inputs if v is not None and not is_constant(v))
+        return True
+
     def axes(self, i: int) -> list[Axis]:
         """Axes of input ``i``."""
         return self._axes_of(self.node, i)

@@ -28,7 +28,7 @@ def matmul(ctx: Context) -> list[list[Axis]]:
     rows = a[-2:-1] if len(a) > 1 else []
     columns = b[-1:] if len(b) > 1 else []
     batch = _batch(ctx, a[:-2], b[:-2])
-    if not ctx.is_constant(0) and not ctx.is_constant(1):
+    if not any(ctx.is_constant(i) or ctx.is_computed_weight(i) for i in (0, 1)):
         for axis in batch:
             ctx.tag(axis, "heads")
         for axis in (a[-1], *rows, *columns):

@@ -10,7 +10,7 @@ from graphprune.rules.registry import rule
 @rule("Shape", "Size")
 def shape(ctx: Context) -> list[list[Axis]]:
     """Sizes as numbers.  Where they go is checked by :mod:`graphprune.shape_uses`."""
-    return [[ctx.plain(n) for n in ctx.out_shape()]]
+    return [[ctx.frozen(n, "a vector of sizes has an entry per axis") for n in ctx.out_shape()]]
 
 
 @rule("ConstantOfShape")
