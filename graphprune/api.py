@@ -24,6 +24,7 @@ from graphprune.planner import make_plan, meet_bytes, removed_units, search
 from graphprune.rewrite import cut
 from graphprune.selection import Selection
 from graphprune.target import fractions
+from graphprune.writing import require_writable
 
 Source: TypeAlias = str | Path | onnx.ModelProto | gs.Graph | Model
 
@@ -176,6 +177,9 @@ def prune(
         GraphPruneError: see the errors' exit codes; nothing is written then.
     """
     clock = _Clock()
+    for path in (output, plan_out):
+        if path is not None:
+            require_writable(Path(path))
     source = load(model)
     clock.stop("load")
     graph = analyze(source, dims)

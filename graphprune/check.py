@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,7 @@ from graphprune.trace import trace
 
 
 def validate(model: Model) -> None:
-    """onnx.checker with full shape inference, and an onnxruntime session.
+    """onnx.checker with full shape inference, and an onnxruntime session as users open it.
 
     Raises:
         ValidationError: one of them refuses the model.
@@ -30,7 +32,7 @@ def validate(model: Model) -> None:
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             message = "onnx.checker refuses the model"
             raise ValidationError(message, because=" ".join(str(error).split())[:400]) from error
-    session(model)
+    session(model, optimize=True)
 
 
 def load_feeds(path: str | Path) -> dict[str, npt.NDArray[np.generic]]:
@@ -39,12 +41,17 @@ def load_feeds(path: str | Path) -> dict[str, npt.NDArray[np.generic]]:
     Raises:
         ModelError: the file can't be read.
     """
+    message = f"cannot read the data file '{path}'"
+    hint = "an .npz of arrays named as the inputs"
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ModelError(message, because="it holds one array without a name", hint=hint)
+        with archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError) as error:
-        message = f"cannot read the data file '{path}'"
-        raise ModelError(message, because=str(error), hint="an .npz of arrays named as the inputs") from error
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        because = " ".join(str(error).split())[:200]
+        raise ModelError(message, because=because, hint=hint) from error
 
 
 def compare_models(

@@ -73,13 +73,13 @@ def session(model: Model, *, optimize: bool = False) -> ort.InferenceSession:
         raise ValidationError(message, because=_short(error)) from error
 
 
-def run(model: Model, feeds: Feeds, *, optimize: bool = False) -> dict[str, npt.NDArray[np.generic]]:
-    """All outputs of a model.
+def run(model: Model | ort.InferenceSession, feeds: Feeds) -> dict[str, npt.NDArray[np.generic]]:
+    """All outputs of a model (run as written, unless a session is given).
 
     Raises:
         ValidationError: the model does not load or run.
     """
-    runner = session(model, optimize=optimize)
+    runner = session(model) if isinstance(model, Model) else model
     try:
         names = [o.name for o in runner.get_outputs()]
         known = {i.name for i in runner.get_inputs()}
@@ -142,8 +142,3 @@ def _difference(
             int(finite.sum()),
         )
     ]
-
-
-def compare_models(reference: Model, other: Model, feeds: Feeds) -> list[Difference]:
-    """Runs both models on the same inputs (no graph optimisation) and compares all outputs."""
-    return compare_outputs(run(reference, feeds), run(other, feeds))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.api import PruneResult, prune
-from graphprune.compare import run
+from graphprune.compare import run, session
 from graphprune.model import Model, load
 from graphprune.models import demo_data, demo_model_path
 from graphprune.profile import profile
@@ -66,5 +66,5 @@ def run_demo(out: Path) -> DemoReport:
 def _accuracy(
     model: Model, images: dict[str, npt.NDArray[np.float32]], labels: npt.NDArray[np.int64]
 ) -> float:
-    (logits,) = run(model, images, optimize=True).values()
+    (logits,) = run(session(model, optimize=True), images).values()
     return float((logits.argmax(axis=1) == labels).mean())

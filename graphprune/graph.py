@@ -85,14 +85,6 @@ class DependencyGraph:
         return {use.key: use for use in self.analysis.uses.values()}
 
     @cached_property
-    def _node_names(self) -> dict[str, str]:
-        return {n.outputs[0].name or "": n.name or "" for n in self.model.ir.graph}
-
-    def node_name_of_output(self, output: str) -> str:
-        """Name of the node whose first output is ``output`` (empty: it has none)."""
-        return self._node_names.get(output, "")
-
-    @cached_property
     def nx(self) -> nx.Graph[Any]:
         """Bipartite networkx graph: ``("axis", tensor, axis)`` and ``("op", node)`` vertices.
 

@@ -94,7 +94,7 @@ class Plan:
         except OSError as error:
             message = f"cannot read the plan '{path}'"
             raise PlanError(message, because=str(error.strerror)) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             message = f"'{path}' is not a plan file"
             raise PlanError(message, because=f"no valid JSON: {error}") from error
         return cls.from_json(document, where=str(path))
@@ -115,7 +115,7 @@ class Plan:
                 model_sha256=str(document["model_sha256"]),
                 target={str(k): float(v) for k, v in document["target"].items()},
                 reached={str(k): float(v) for k, v in document["reached"].items()},
-                groups=[GroupPlan(**g) for g in document["groups"]],
+                groups=[_group(g) for g in document["groups"]],
                 parameters=[_parameter(p, where) for p in document["parameters"]],
                 options=dict(document.get("options", {})),
             )
@@ -124,10 +124,24 @@ class Plan:
             raise PlanError(message, where=where, because=f"{type(error).__name__}: {error}") from error
 
 
+def _group(entry: Mapping[str, Any]) -> GroupPlan:
+    plan = GroupPlan(**entry)
+    _require(isinstance(plan.id, str) and isinstance(plan.kind, str), "a group's id and kind are texts")
+    _require(isinstance(plan.exact, bool), f"'exact' of group '{plan.id}' is true or false")
+    _require(_are_ints([plan.size]) and _are_ints(plan.keep), f"sizes of group '{plan.id}' are integers")
+    return plan
+
+
 def _parameter(entry: Mapping[str, Any], where: str) -> ParameterPlan:
     plan = ParameterPlan(**entry)
-    keep = np.asarray(plan.keep)
-    ok = keep.ndim == 1 and keep.size > 0 and np.issubdtype(keep.dtype, np.integer)
+    _require(isinstance(plan.name, str), "a parameter's name is a text")
+    _require(_are_ints([plan.axis, plan.size]), f"axis and size of '{plan.name}' are integers")
+    _require(
+        plan.uses is None or _are_texts(plan.uses), f"'uses' of '{plan.name}' is null or a list of texts"
+    )
+    _require(_are_texts(plan.groups), f"'groups' of '{plan.name}' is a list of texts")
+    keep = np.asarray(plan.keep if _are_ints(plan.keep) else [])
+    ok = keep.size > 0 and np.issubdtype(keep.dtype, np.integer)
     if not ok or keep[0] < 0 or keep[-1] >= plan.size or (np.diff(keep) <= 0).any():
         message = f"the kept indices of '{plan.name}', axis {plan.axis} are not valid"
         raise PlanError(
@@ -136,6 +150,19 @@ def _parameter(entry: Mapping[str, Any], where: str) -> ParameterPlan:
             because=f"they must be sorted, distinct and within 0..{plan.size - 1}",
         )
     return plan
+
+
+def _require(holds: bool, expected: str) -> None:
+    if not holds:
+        raise TypeError(expected)
+
+
+def _are_ints(items: Any) -> bool:
+    return isinstance(items, list) and all(type(item) is int for item in items)
+
+
+def _are_texts(items: Any) -> bool:
+    return isinstance(items, list) and all(isinstance(item, str) for item in items)
 
 
 def positions(mask: npt.NDArray[np.bool_]) -> list[int]:

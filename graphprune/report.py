@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphprune.graph import DependencyGraph
+from graphprune.layers import layer_of
 from graphprune.registry import normal_domain
 from graphprune.rules import RULES
 
@@ -47,6 +48,7 @@ class GroupSummary:
         exact: does removal equal zeroing?
         reason: why it is blocked; None if it is not.
         changes: statistics that run over its axes, for a group that is not exact.
+        layer: the part of the network that its first parameter belongs to.
         members: parameter axes that shrink together.
         macs: multiply-adds of the nodes that shrink with it.
         params: elements of the parameters that shrink with it.
@@ -59,6 +61,7 @@ class GroupSummary:
     exact: bool
     reason: str | None
     changes: tuple[str, ...]
+    layer: str
     members: tuple[MemberSummary, ...]
     macs: int
     params: int
@@ -106,6 +109,7 @@ def inspect(graph: DependencyGraph) -> InspectReport:
                 exact=group.exact,
                 reason=group.reason,
                 changes=group.changes,
+                layer=layer_of(graph.uses_by_key[group.members[0].use].node),
                 members=tuple(
                     MemberSummary(n, a) for n, a in dict.fromkeys((m.name, m.axis) for m in group.members)
                 ),

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from graphprune.errors import UsageError
 from graphprune.graph import DependencyGraph
 from graphprune.groups import Group
+from graphprune.layers import layer_of
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Selection:
     Attributes:
         kinds: kinds of groups; None: all.
         exact_only: leave out groups over which a statistic runs.
-        include: globs over group ids, parameter and node names; empty: everything.
+        include: globs over group ids, parameter, node and layer names; empty: everything.
         exclude: globs that take out again.
     """
 
@@ -60,7 +61,8 @@ def _names(graph: DependencyGraph, group: Group) -> set[str]:
     names = {group.id}
     for member in group.members:
         names |= {member.name, f"{member.name}:{member.axis}", member.use.rsplit(":", 1)[0]}
-        names.add(graph.node_name_of_output(member.use.rsplit(":", 1)[0]))
+        node = graph.uses_by_key[member.use].node
+        names |= {node.name or "", layer_of(node)}
     return names
 
 

@@ -82,11 +82,7 @@ def _fraction(metric: str, amount: float | str, whole: int) -> float:
     if match is None:
         message = f"cannot read the amount '{amount}' of target '{metric}'"
         raise UsageError(message, hint=f"{metric}=50%, or an amount such as 2.1G or 20MB")
-    try:
-        value = float(match[1]) * _UNITS[(match[2] or "").lower()]
-    except ValueError as error:  # two points
-        message = f"cannot read the amount '{amount}' of target '{metric}'"
-        raise UsageError(message, hint=f"{metric}=50%, or an amount such as 2.1G or 20MB") from error
+    value = float(match[1]) * _UNITS[(match[2] or "").lower()]
     if metric != "bytes" and value <= 1.0 and not match[2]:
         return value
     return value / max(whole, 1)

@@ -20,6 +20,26 @@ from graphprune.reading import tensors
 EMBED_LIMIT = 2**31 - 2**26
 
 
+def require_writable(path: Path) -> None:
+    """Say at once, rather than after the work, that a file can't be written there.
+
+    Raises:
+        ModelError: it is a folder, or its folder is missing or may not be written.
+    """
+    msg = f"cannot write '{path}'"
+    if path.is_dir():
+        raise ModelError(msg, because="it is a folder", hint="give a file name")
+    if not path.parent.is_dir():
+        because = "that is no folder" if path.parent.exists() else "there is no such folder"
+        raise ModelError(
+            msg, where=str(path.parent), because=because, hint="give a path in a folder that is there"
+        )
+    if not os.access(path.parent, os.W_OK):
+        raise ModelError(
+            msg, where=str(path.parent), because="the folder may not be written", hint="another folder"
+        )
+
+
 def write(model: ir.Model, path: Path, *, external: bool, protected: Collection[Path] = ()) -> None:
     """Write ``model`` to ``path``, its weights to ``<name>.data`` beside it if need be.
 

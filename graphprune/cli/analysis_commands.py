@@ -57,7 +57,7 @@ def explain(
     name, axis = tensor, 0
     head, separator, tail = tensor.rpartition(":")
     graph = analyze(load(model), parse_dims(dim))
-    if separator and tail.lstrip("-").isdigit() and not graph.has_tensor(tensor):
+    if separator and tail.removeprefix("-").isdecimal() and not graph.has_tensor(tensor):
         name, axis = head, int(tail)
     found = graph.explain(name, axis)
     if json:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from graphprune.cli import analysis_commands, model_commands, prune_commands
 from graphprune.cli.output import fail
-from graphprune.errors import GraphPruneError, InternalError
+from graphprune.errors import GraphPruneError, InternalError, UsageError
+
+# What typer raises for a wrong command line; it comes from click or, in newer versions, from typer's copy.
+_WRONG_USAGE: type[Any] = typer.BadParameter.__bases__[0]
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 app = typer.Typer(
     name="graphprune",
@@ -58,10 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits: 0 done, 1 wrong input, 2 usage, 3 invalid, 4 out of reach, 70 our fault."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(given)  # exits by itself, with 2 on wrong usage
-        code = 0
+        code = app(given, standalone_mode=False) or 0
     except GraphPruneError as error:
         code = fail(error)
+    except _WRONG_USAGE as error:
+        command = error.ctx.command_path if error.ctx is not None else "graphprune"
+        code = fail(UsageError(error.format_message().rstrip("."), hint=f"{command} -h"))
+    except typer.Abort:
+        code = _INTERRUPTED
     except BrokenPipeError:
         # The reader went away (`graphprune inspect … | head`): nothing left to say.
         sys.stderr.close()

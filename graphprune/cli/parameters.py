@@ -30,7 +30,7 @@ def parse_dims(items: Sequence[str] | None) -> dict[str, int]:
     found = {}
     for item in items or ():
         name, separator, size = item.rpartition("=")
-        if not separator or not size.isdigit():
+        if not separator or not size.isdecimal():
             message = f"cannot read the dimension '{item}'"
             raise UsageError(message, hint="--dim batch=2")
         found[name] = int(size)

@@ -14,7 +14,7 @@ from graphprune import api
 from graphprune.cli import tables
 from graphprune.cli.output import log, show, show_json, working
 from graphprune.cli.parameters import Dims, Json, ModelPath, OutPath, Seed, Verify, parse_dims
-from graphprune.errors import UsageError
+from graphprune.errors import ModelError, UsageError
 from graphprune.plan import Plan
 from graphprune.report import SCHEMA_VERSION
 from graphprune.target import parse_target
@@ -103,7 +103,13 @@ def demo(
     """Prunes the bundled trained model to half its MACs, and shows what became of it."""
     from graphprune.demo import run_demo
 
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"cannot make the folder '{out.parent}'"
+        raise ModelError(
+            message, because=error.strerror, hint="--out FILE in a folder you can write to"
+        ) from error
     with working("pruning the bundled model"):
         report = run_demo(out)
     if json:

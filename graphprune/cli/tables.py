@@ -40,13 +40,14 @@ def groups(report: InspectReport, *, every: bool) -> Table:
         title += f", the {len(shown)} with most MACs (--all for the rest)"
     table = Table(title=title)
     table.add_column("group", overflow="fold")
+    table.add_column("layer", overflow="fold")
     table.add_column("kind")
     for name in ("units", "tensors", "MACs", "parameters"):
         table.add_column(name, justify="right")
     table.add_column("removal")
     for g in shown:
         table.add_row(
-            g.id, g.kind, str(g.size), str(len(g.members)), count(g.macs), count(g.params),
+            g.id, g.layer, g.kind, str(g.size), str(len(g.members)), count(g.macs), count(g.params),
             "exact" if g.exact else f"changes {len(g.changes)} statistics",
         )  # fmt: skip
     return table

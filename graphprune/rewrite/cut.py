@@ -119,7 +119,12 @@ def take(tensor: ir.TensorProtocol, keep: Keep, name: str) -> ir.TensorProtocol:
     def read() -> ir.TensorProtocol:
         return ir.tensor(np.ascontiguousarray(tensor.numpy()[index]), dtype=tensor.dtype, name=name)
 
-    return ir.LazyTensor(read, dtype=tensor.dtype, shape=shape, name=name)
+    return ir.LazyTensor(read, dtype=tensor.dtype, shape=shape, cache=in_memory(tensor), name=name)
+
+
+def in_memory(tensor: ir.TensorProtocol) -> bool:
+    """Is the tensor held in memory anyway, so that a slice of it may be kept there too?"""
+    return not isinstance(tensor, (ir.ExternalTensor, ir.LazyTensor))
 
 
 def _positions(mask: Mask | None, size: int | ir.SymbolicDim) -> npt.NDArray[np.int64]:

@@ -140,6 +140,12 @@ def where_ignores_branch(ctx: Context) -> Axes:
     return [ctx.axes(1)]
 
 
+def resize_by_sizes(ctx: Context) -> Axes:
+    x, new = ctx.axes(0), ctx.out_shape()
+    ctx.freeze(x[2], "it is interpolated along this axis")
+    return [[*x[:2], ctx.frozen(new[2], "it is interpolated along this axis")]]
+
+
 MUTANTS = [
     Mutant("softmax is a unary function", "Softmax", "Softmax", carried),
     Mutant("a mean is a sum", "ReduceMean", "ReduceMean input", reduced_as_sum),
@@ -172,7 +178,7 @@ MUTANTS = [
     Mutant("tile repeats positions", "Tile", "Tile whole", tile_interleaved),
     Mutant("tile count stays", "Tile", "Tile whole", repair=no_repair),
     Mutant("resize sizes stay", "Resize", "Resize sizes", repair=no_repair),
-    Mutant("resize along channels", "Resize", "Resize by little", carried),
+    Mutant("resize looks at sizes only", "Resize", "Resize by little", resize_by_sizes),
     Mutant("where ignores a branch", "Where", "Where", where_ignores_branch),
     Mutant("argmax forgets its axis", "ArgMax", "ArgMax", lambda c: [[c.axes(0)[0], c.plain(1), c.axes(0)[2]]]),
     Mutant("cumsum in any order", "CumSum", "CumSum", carried),
