@@ -261,8 +261,8 @@ class Algebra:
         if plain.any():
             self._freeze_units(extra[plain].ravel(), self._plain_reason(a, b, plain, extra.shape[1], why))
         tied = np.flatnonzero(rows & shared)
-        if len(tied):
-            common = self.live(a)[tied]
+        common = self.live(a)[tied]
+        if common.size:  # all may just have been frozen
             anchor = np.take_along_axis(common, (common > 0).argmax(axis=1)[:, None], axis=1)
             others = np.concatenate([common, extra[tied]], axis=1)
             anchors = np.broadcast_to(anchor, others.shape)

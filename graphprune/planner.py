@@ -108,7 +108,7 @@ def meet_bytes(
     message = f"cannot reach bytes={targets['bytes']:.1%}"
     raise TargetError(
         message,
-        where=f"the smallest file that was found has {found} bytes, {found / dense.bytes:.1%} of the original",
+        where=f"the smallest file found has {found} bytes, {found / dense.bytes:.1%} of the original",
         because="names, shape constants and copies of shared constants don't shrink with the weights",
         hint="a larger target, or params=… instead of bytes=…",
     )

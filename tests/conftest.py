@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
+
+# `networks` is importable from every test.
+sys.path.insert(0, str(Path(__file__).parent))
 
 FRAMEWORKS = ("torch", "tensorflow")
 

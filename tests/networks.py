@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
+from graphprune.graph import DependencyGraph, analyze
+from graphprune.model import load
 from onnx import helper, numpy_helper
 
 Array = np.ndarray[Any, Any]
-Spec = "Sequence[int] | Array | float"
 
 NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {}
 
@@ -68,6 +71,33 @@ def network(function: Callable[[], onnx.ModelProto]) -> Callable[[], onnx.ModelP
     """Registers a builder."""
     NETWORKS[function.__name__] = function
     return function
+
+
+@lru_cache(maxsize=None)
+def graph_of(name: str) -> DependencyGraph:
+    """The dependency graph of a network; shared, since nobody may change it."""
+    return analyze(load(NETWORKS[name]()))
+
+
+def initializer(model: onnx.ModelProto, name: str) -> Array:
+    """Value of an initializer."""
+    return next(numpy_helper.to_array(t) for t in model.graph.initializer if t.name == name)
+
+
+def replace(model: onnx.ModelProto, name: str, array: Array) -> None:
+    """Gives an initializer another value."""
+    for tensor in model.graph.initializer:
+        if tensor.name == name:
+            tensor.CopyFrom(numpy_helper.from_array(array, name))
+
+
+def run(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
+    """All outputs by onnxruntime, without its optimisations."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    return list(session.run(None, dict(inputs)))
 
 
 def feeds(model: onnx.ModelProto, *, batch: int = 2, time: int = 5, seed: int = 0) -> dict[str, Array]:

@@ -75,9 +75,6 @@ def _lines(found: Explanation) -> list[str]:
         lines.append("can shrink")
     if found.groups:
         lines.append(f"groups: {', '.join(found.groups)}")
-    if found.members:
-        lines.append("goes together with:")
-        lines += [f"  {name}, axis {axis}" for name, axis in found.members]
     if found.chain:
         lines.append("through:")
         for step in found.chain:
@@ -86,4 +83,8 @@ def _lines(found: Explanation) -> list[str]:
                 f"{step.target[0]}[{step.target[1]}]",
             )
             lines.append(f"  {source} -> {step.op_type} '{step.node}' -> {target}")
+    others = [m for m in found.members if m != (found.value, found.axis)]
+    if others:
+        lines.append("goes together with:")
+        lines += [f"  {name}, axis {axis}" for name, axis in others]
     return [line.replace("[", r"\[") for line in lines]

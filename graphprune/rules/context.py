@@ -12,7 +12,6 @@ import onnx_ir as ir
 
 from graphprune.algebra import Algebra, Axis
 from graphprune.constants import is_constant
-from graphprune.constants import is_constant
 
 if TYPE_CHECKING:
     from graphprune.trace import Trace
