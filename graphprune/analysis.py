@@ -126,7 +126,7 @@ class Analysis:
             for axis in self.axes.get(value.name or "", []):
                 if not axis.is_plain:
                     self.algebra.freeze(axis, why)
-        for axis, reason in numeric_shape_uses(self.model.ir.graph, self.axes):
+        for axis, reason in numeric_shape_uses(self.model.ir.graph, self.axes, self.algebra):
             self._freeze(axis, reason)
         self._freeze_unseen()
         return self
@@ -167,6 +167,7 @@ class Analysis:
         except Blocked as reason:
             self._block(node, str(reason))
             return
+        self._freeze_unasked(node, context.asked)
         for value, axes in zip(node.outputs, outputs, strict=False):
             shape = self.trace.shapes.get(value.name or "")
             if shape is not None and tuple(a.size for a in axes) != tuple(shape):
@@ -176,6 +177,13 @@ class Analysis:
             self.axes[value.name or ""] = [
                 a if a.size != 1 or a.is_plain else self._single(a, node) for a in axes
             ]
+
+    def _freeze_unasked(self, node: ir.Node, asked: set[int]) -> None:
+        """Inputs that their rule takes as a whole: shapes, positions, bounds."""
+        for i, value in enumerate(node.inputs):
+            if value is not None and i not in asked:
+                for axis in self.axes.get(value.name or "", []):
+                    self._freeze(axis, Reason("its values are sizes or positions", node.name or "", node.op_type))
 
     def _single(self, axis: Axis, node: ir.Node) -> Axis:
         self._freeze(axis, Reason("one position alone makes a tensor", node.name or "", node.op_type))

@@ -44,10 +44,10 @@ def load_feeds(path: str | Path) -> dict[str, npt.NDArray[np.generic]]:
     message = f"cannot read the data file '{path}'"
     hint = "an .npz of arrays named as the inputs"
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ModelError(message, because="it holds one array without a name", hint=hint)
-        with archive:
+        with Path(path).open("rb") as file:  # numpy leaves a file open that it can't read
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ModelError(message, because="it holds one array without a name", hint=hint)
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         because = " ".join(str(error).split())[:200]
@@ -67,6 +67,7 @@ def compare_models(
 
     Raises:
         UsageError: the data lack an input.
+        ModelError: the data can't be read, or do not fit the reference.
         ValidationError: a model does not run, or an output is missing or of another shape.
     """
     if data is None:
@@ -80,4 +81,12 @@ def compare_models(
         if missing:
             message = f"the data lack the input '{missing[0]}'"
             raise UsageError(message, because=f"they hold {', '.join(feeds) or 'nothing'}")
-    return compare_outputs(run(reference, feeds), run(model, feeds))
+    try:
+        expected = run(reference, feeds)
+    except ValidationError as error:
+        if data is None:
+            raise
+        message = "the reference does not run on these data"
+        hint = "arrays of the inputs' types and sizes"
+        raise ModelError(message, where=error.where, because=error.because, hint=hint) from error
+    return compare_outputs(expected, run(model, feeds))

@@ -19,6 +19,7 @@ from graphprune.errors import UsageError
 from graphprune.fold_shapes import prepare
 from graphprune.groups import Group, find_groups
 from graphprune.model import Model
+from graphprune.registry import normal_domain
 
 
 @dataclass(frozen=True)
@@ -165,11 +166,12 @@ class DependencyGraph:
         axis %= len(axes)
         groups = self.groups_of(axes[axis])
         facts = self.analysis.facts
-        reasons = [str(facts.reasons[r]) for r in sorted(self.analysis.algebra.reasons(axes[axis]))]
+        found = self.analysis.algebra.reasons(axes[axis]) - {0}
+        reasons = [str(facts.reasons[r]) for r in sorted(found)]
         if axes[axis].size == 1:
             reasons = ["an axis of size 1 has nothing to give"]
-        elif not groups and not self._is_parameter(name):
-            reasons = reasons or ["no parameter makes this axis"]
+        elif not groups:
+            reasons = reasons or [self._why_no_parameter(name)]
         members = sorted({(m.name, m.axis) for g in groups for m in g.members})
         return Explanation(
             name,
@@ -181,8 +183,16 @@ class DependencyGraph:
             self._chain(name, axis, groups),
         )
 
-    def _is_parameter(self, name: str) -> bool:
-        return any(use.value.name == name for use in self.analysis.uses.values())
+    def _why_no_parameter(self, name: str) -> str:
+        value = self.model.ir.graph.initializers.get(name)
+        reader = next((node for node, _ in value.uses()), None) if value is not None else None
+        if reader is None:
+            return "no parameter makes this axis"
+        if reader.graph is not self.model.ir.graph:
+            return f"it is read inside the body of another node ({reader.op_type} '{reader.name}')"
+        if (normal_domain(reader.domain), reader.op_type) in self.analysis.without_rule:
+            return f"an operator without a rule reads it ({reader.op_type} '{reader.name}')"
+        return f"it is read as sizes or positions, not as weights ({reader.op_type} '{reader.name}')"
 
     def _chain(self, name: str, axis: int, groups: list[Group]) -> list[Step]:
         """Shortest way from the axis to the node that froze it, through axes that share a group."""

@@ -38,6 +38,10 @@ _ROUNDING = {
 }
 
 
+#: Opset since which Pad takes its amounts as an input.
+PADS_AS_INPUT = 11
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Result of the oracle.
@@ -108,7 +112,7 @@ def _embed(sizes: CutSizes, keeps: Keeps, old: ir.Node, new: ir.Node) -> None:
     """Lets a node of the reference work on kept positions: Gather before, scatter back behind."""
     graph = new.graph
     assert isinstance(graph, ir.Graph)
-    context = RepairContext(new, 0, (), (), sizes)
+    context = RepairContext(new, keeps.analysis.model.opset, (), (), sizes)
     for i, value in enumerate(new.inputs):
         if value is None or (old, i) in keeps.analysis.uses:
             continue
@@ -137,11 +141,15 @@ def _scatter_back(
 ) -> None:
     """Zeros at removed positions: one zero is appended, and a Gather puts everything in place."""
     kept = int(mask.sum())
-    pads = np.zeros(2 * rank, np.int64)
+    pads = [0] * (2 * rank)
     pads[rank + d] = 1
     where = np.where(mask, np.cumsum(mask) - 1, kept)
     users = [(node, i) for node, i in output.uses()]
-    padded = ir.node("Pad", [output, context.constant(f"pads_{output.name}_{d}", pads)])
+    if context.opset < PADS_AS_INPUT:
+        padded = ir.node("Pad", [output], {"pads": pads})
+    else:
+        amounts = context.constant(f"pads_{output.name}_{d}", np.array(pads, np.int64))
+        padded = ir.node("Pad", [output, amounts])
     padded.outputs[0].name = f"{output.name}/padded_{d}"
     index = context.constant(f"back_{output.name}_{d}", where)
     back = ir.node("Gather", [padded.outputs[0], index], {"axis": d})

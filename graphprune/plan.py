@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ class Plan:
             part.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
             part.replace(path)
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):  # below a file there is nothing to remove either
+                part.unlink(missing_ok=True)
             message = f"cannot write the plan to '{path}'"
             raise ModelError(
                 message, because=str(error.strerror), hint="a folder you can write to"

@@ -1,17 +1,19 @@
 """Where sizes become numbers.
 
-A value computed from ``Shape`` may go to a shape (Reshape, Expand, ...), which follows the cut, or into
-arithmetic on data (a mean's divisor, ``1/sqrt(d)``), which must keep what it was.  Sizes known beforehand
+A value computed from ``Shape`` may go to a shape (Reshape, Expand, ...), which follows the cut if the result
+has the same units, or into arithmetic on data (a mean's divisor, ``1/sqrt(d)``), which must keep what it was.  Sizes known beforehand
 were made constants already (:mod:`graphprune.fold_shapes`); what is left mixes in a runtime size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
+import numpy as np
 import onnx_ir as ir
 
-from graphprune.algebra import Axis
+from graphprune.algebra import Algebra, Axis
+from graphprune.constants import is_constant
 from graphprune.rules.context import Reason
 
 #: (operator, input index) that take a shape, size, position or axis.
@@ -33,8 +35,16 @@ SHAPE_ARITHMETIC = {
 _INTEGERS = {ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL}
 
 
-def numeric_shape_uses(graph: ir.Graph, axes: Mapping[str, list[Axis]]) -> Iterator[tuple[Axis, Reason]]:
-    """Axes whose size turns into a number that a cut would change, with the node where it does."""
+def numeric_shape_uses(
+    graph: ir.Graph, axes: Mapping[str, list[Axis]], algebra: Algebra
+) -> Iterator[tuple[Axis, Reason]]:
+    """Axes whose size turns into a number that a cut would change, with the node where it does.
+
+    Args:
+        graph: the graph.
+        axes: of its values, by name.
+        algebra: with all that the rules stated.
+    """
     for node in graph:
         if node.op_type not in ("Shape", "Size") or node.domain not in ("", "ai.onnx"):
             continue
@@ -46,50 +56,62 @@ def numeric_shape_uses(graph: ir.Graph, axes: Mapping[str, list[Axis]]) -> Itera
             first = node.attributes["start"].as_int() if "start" in node.attributes else 0
             last = node.attributes["end"].as_int() if "end" in node.attributes else None
             measured = measured[first:last]
-        taken = _entries(node, measured)
-        for entry, value_read in taken:
-            culprit = _first_numeric_use(value_read)
-            if culprit is not None:
-                reason = Reason("its size becomes a number", culprit.name or "", culprit.op_type)
-                for axis in entry:
+        if node.outputs[0].is_graph_output():
+            for axis in measured:
+                yield axis, Reason("its size is an output", node.name or "", node.op_type)
+        for reader, index in node.outputs[0].uses():
+            for axis in _read(node, reader, index, measured):
+                reason = _first_wrong_use([(reader, index)], _units(algebra, [axis]), axes, algebra)
+                if reason is not None:
                     yield axis, reason
 
 
-def _entries(node: ir.Node, measured: list[Axis]) -> Iterator[tuple[list[Axis], ir.Value]]:
-    """The axes each reader of this Shape looks at, and the value in which it holds them."""
-    out = node.outputs[0]
-    if out.is_graph_output():
-        yield [axis for axis in measured if not axis.is_plain], out
-    for reader, index in out.uses():
-        picked = measured
-        followed = out
-        if node.op_type == "Shape" and reader.op_type == "Gather" and index == 0:
-            chosen = reader.inputs[1].const_value if reader.inputs[1] is not None else None
-            if chosen is not None:
-                picked = [measured[int(i)] for i in chosen.numpy().reshape(-1)]
-                followed = reader.outputs[0]
-        picked = [axis for axis in picked if not axis.is_plain]
-        if picked:
-            yield picked, followed
+def _read(node: ir.Node, reader: ir.Node, index: int, measured: list[Axis]) -> list[Axis]:
+    """The axes whose sizes this reader of a Shape looks at."""
+    picked = measured
+    if node.op_type == "Shape" and index == 0 and reader.op_type in ("Gather", "Slice"):
+        numbers = [_ints(value) for value in reader.inputs[1:]]
+        if reader.op_type == "Gather" and numbers[0] is not None:
+            picked = [measured[i] for i in numbers[0]]
+        elif reader.op_type == "Slice" and numbers and all(n is not None for n in numbers):
+            (first,), (last,), *rest = (n or [None] for n in numbers)
+            step = rest[1][0] if len(rest) > 1 else 1
+            if step is None or step > 0:
+                picked = measured[first:last:step]
+    return [axis for axis in picked if not axis.is_plain]
 
 
-def _first_numeric_use(value: ir.Value) -> ir.Node | None:
+def _ints(value: ir.Value | None) -> list[int] | None:
+    if value is None or value.const_value is None or not is_constant(value):
+        return None
+    return [int(i) for i in value.const_value.numpy().reshape(-1)]
+
+
+def _units(algebra: Algebra, axes: Iterable[Axis]) -> set[int]:
+    return {int(unit) for axis in axes for unit in np.unique(algebra.live(axis))} - {0}
+
+
+def _first_wrong_use(
+    uses: list[tuple[ir.Node, int]],
+    units: set[int],
+    axes: Mapping[str, list[Axis]],
+    algebra: Algebra,
+) -> Reason | None:
+    """Where the size of an axis with these units becomes a number, or shapes what does not follow it."""
     seen: set[ir.Value] = set()
-    todo = [value]
+    todo = list(uses)
     while todo:
-        current = todo.pop()
-        if current in seen:
-            continue
-        seen.add(current)
-        if current.is_graph_output():
-            return current.producer()
-        for node, index in current.uses():
-            if (node.op_type, index) in SHAPE_INPUTS:
+        node, index = todo.pop()
+        if (node.op_type, index) in SHAPE_INPUTS:
+            made = (axis for value in node.outputs for axis in axes.get(value.name or "", []))
+            if units <= _units(algebra, made):
                 continue
-            out = node.outputs[0]
-            is_integer = out.dtype is None or out.dtype in _INTEGERS
-            if node.op_type in SHAPE_ARITHMETIC and is_integer:
-                todo.append(out)
-            else:
-                return node
+            return Reason("its size shapes another tensor", node.name or "", node.op_type)
+        out = node.outputs[0]
+        is_integer = out.dtype is None or out.dtype in _INTEGERS
+        if node.op_type not in SHAPE_ARITHMETIC or not is_integer or out.is_graph_output():
+            return Reason("its size becomes a number", node.name or "", node.op_type)
+        if out not in seen:
+            seen.add(out)
+            todo.extend(out.uses())
     return None

@@ -39,8 +39,10 @@ class Trace:
         nominal_dims: the same, nominal.
         traced: False if no assignment was free of contradictions: the shapes are then those that
             static inference gives for the nominal sizes.
-        symbolic: axes that static inference names after a symbolic dim; where the two assignments
-            agree in some dim, also those whose size it can't tell.
+        symbolic: further axes that are not fixed: those that static inference names after a symbolic
+            dim, those that a very small or very large input changes (``min(length, 512)``), and, behind an
+            operator whose output sizes depend on data or where the two assignments agree in some dim, those
+            whose size static inference can't tell.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -52,7 +54,7 @@ class Trace:
     symbolic: frozenset[tuple[str, int]] = field(repr=False)
 
     def is_dynamic(self, name: str, axis: int) -> bool:
-        """Whether the size of this axis depends on the symbolic dims.
+        """Whether the size of this axis depends on the symbolic dims, or on data.
 
         Args:
             name: of a value.
@@ -101,6 +103,14 @@ def trace(model: Model, dims: Mapping[str, int] | None = None) -> Trace:
         run = _static_run(model.ir, skeleton, interface, sizes)
     analysis, nominal = analysis or run, nominal or run
     differ = not analysis.sizes.items() & nominal.sizes.items()
+    doubtful = _data_dependent(model.ir.graph, analysis.shapes) if differ else analysis.shapes
+    symbolic = _symbolic_axes(skeleton, interface, doubtful)
+    for probe in interface.extremes():
+        extreme = None
+        if probe not in (analysis.sizes, nominal.sizes):
+            extreme = _first_run(model.ir, skeleton, interface, iter([probe]))
+        if extreme is not None:
+            symbolic |= _differing_axes(analysis.shapes, extreme.shapes)
     return Trace(
         shapes=analysis.shapes,
         nominal=nominal.shapes,
@@ -108,7 +118,7 @@ def trace(model: Model, dims: Mapping[str, int] | None = None) -> Trace:
         dims=analysis.sizes,
         nominal_dims=nominal.sizes,
         traced=traced,
-        symbolic=_symbolic_axes(skeleton, interface, {} if differ else analysis.shapes),
+        symbolic=symbolic,
     )
 
 
@@ -159,6 +169,36 @@ def _is_small(tensor: ir.TensorProtocol) -> bool:
         tensor.size <= SMALL_ELEMENTS
         and tensor.dtype != ir.DataType.STRING
         and (not tensor.dtype.is_floating_point() or tensor.size <= 1)
+    )
+
+
+#: Their output sizes depend on what the inputs hold.
+_DATA_DEPENDENT = frozenset({
+    "Compress", "If", "Loop", "NonMaxSuppression", "NonZero", "Scan", "StringSplit", "Unique",
+})  # fmt: skip
+
+
+def _data_dependent(
+    graph: ir.Graph, shapes: Mapping[str, tuple[int, ...]]
+) -> Mapping[str, tuple[int, ...]]:
+    """Values that may get their sizes from what others hold."""
+    found: set[ir.Value] = set()
+    for node in graph:
+        if node.op_type in _DATA_DEPENDENT or any(value in found for value in node.inputs):
+            found.update(node.outputs)
+    names = {value.name for value in found}
+    return {name: shape for name, shape in shapes.items() if name in names}
+
+
+def _differing_axes(
+    first: Mapping[str, tuple[int, ...]], second: Mapping[str, tuple[int, ...]]
+) -> frozenset[tuple[str, int]]:
+    return frozenset(
+        (name, axis)
+        for name, shape in first.items()
+        if len(second.get(name, ())) == len(shape)
+        for axis, (a, b) in enumerate(zip(shape, second[name], strict=True))
+        if a != b
     )
 
 

@@ -219,7 +219,7 @@ def depthwise_se() -> onnx.ModelProto:
         """,
         {
             "stem.w": (4, 3, 1, 1), "expand.w": (6, 4, 1, 1), "dw.w": (6, 1, 3, 3), "dw.b": (6,),
-            "squeeze.w": (3, 6, 1, 1), "squeeze.b": (3,), "excite.w": (6, 3, 1, 1), "excite.b": (6,),
+            "squeeze.w": (3, 6, 1, 1), "squeeze.b": np.asarray([1.5, 1, 2], np.float32), "excite.w": (6, 3, 1, 1), "excite.b": (6,),
             "project.w": (4, 6, 1, 1), "fc.w": (5, 4), **FC,
         },
     )  # fmt: skip

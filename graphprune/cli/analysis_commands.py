@@ -87,4 +87,4 @@ def _lines(found: Explanation) -> list[str]:
     if others:
         lines.append("goes together with:")
         lines += [f"  {name}, axis {axis}" for name, axis in others]
-    return [line.replace("[", r"\[") for line in lines]
+    return lines

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits: 0 done, 1 wrong input, 2 usage, 3 invalid, 4 out of reach, 70 our fault."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(given, standalone_mode=False) or 0
+        code = app(given, prog_name="graphprune", standalone_mode=False) or 0
     except GraphPruneError as error:
         code = fail(error)
     except _WRONG_USAGE as error:
@@ -70,10 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = fail(UsageError(error.format_message().rstrip("."), hint=f"{command} -h"))
     except typer.Abort:
         code = _INTERRUPTED
-    except BrokenPipeError:
-        # The reader went away (`graphprune inspect … | head`): nothing left to say.
-        sys.stderr.close()
-        code = 0
     except Exception as error:
         if "--traceback" in given:
             traceback.print_exc()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,14 +20,27 @@ _log = Console(stderr=True, highlight=False)
 def show(*parts: RenderableType) -> None:
     """Tables and text for people, on stdout."""
     # Wide enough for names when the output is no terminal; a table is never cut off then.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    for part in parts:
-        console.print(part)
+    # No markup: names of tensors may hold square brackets.
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    with console.capture() as captured:
+        for part in parts:
+            console.print(part, soft_wrap=isinstance(part, str))
+    _write(captured.get())
 
 
 def show_json(document: dict[str, Any]) -> None:
     """One JSON document on stdout; JSON has no infinities and no NaN, so these are null."""
-    sys.stdout.write(json.dumps(_finite(document), indent=1, allow_nan=False) + "\n")
+    _write(json.dumps(_finite(document), indent=1, allow_nan=False) + "\n")
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader went away (`graphprune inspect … | head`): nothing left to say, or to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
 
 
 def _finite(item: Any) -> Any:

@@ -149,7 +149,7 @@ def _footer(result: api.PruneResult) -> list[str]:
         lines.append("not verified (--no-verify)")
     if result.output is not None:
         lines.append(f"written: {result.output}")
-    return [line.replace("[", r"\[") for line in lines]
+    return lines
 
 
 def document(result: api.PruneResult) -> dict[str, Any]:

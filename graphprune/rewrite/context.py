@@ -153,7 +153,8 @@ class RepairContext:
             return
         now = self._sizes.computed(value)
         rank = len(self.shape_out(out))
-        offset = rank - self._shape(value)[0]
+        length = self._shape(value)[0]
+        offset = rank - length
         fixed, scaled = {}, {}
         for d, n in entries.items():
             if now is not None and int(now[d]) in (n, -1):
@@ -166,14 +167,13 @@ class RepairContext:
         if fixed and not scaled and self._patch_pieces(i, value, fixed):
             return
         if fixed:
-            self._overwrite(i, fixed)
+            self._overwrite(i, fixed, length)
         if scaled:
-            self._scale(i, scaled)
+            self._scale(i, scaled, length)
 
-    def _overwrite(self, i: int, fixed: Mapping[int, int]) -> None:
+    def _overwrite(self, i: int, fixed: Mapping[int, int], length: int) -> None:
         value = self.node.inputs[i]
         assert value is not None
-        length = self._shape(value)[0]
         mask = np.array([d in fixed for d in range(length)])
         numbers = np.array([fixed.get(d, 0) for d in range(length)], np.int64)
         inputs = [self.constant("is_cut", mask), self.constant("sizes", numbers), value]
@@ -181,15 +181,14 @@ class RepairContext:
         patched.dtype = ir.DataType.INT64
         self.node.replace_input_with(i, patched)
 
-    def _scale(self, i: int, scaled: Mapping[int, Fraction]) -> None:
+    def _scale(self, i: int, scaled: Mapping[int, Fraction], length: int) -> None:
         value = self.node.inputs[i]
         assert value is not None
-        length = self._shape(value)[0]
         factors = [scaled.get(d, Fraction(1)) for d in range(length)]
         times = self.constant("times", np.array([f.numerator for f in factors], np.int64))
         by = self.constant("by", np.array([f.denominator for f in factors], np.int64))
         product = self.add_node("Mul", [value, times], "scaled")
-        self.node.replace_input_with(i, self.add_node("Div", [product, by], "cut_shape"))
+        self.node.replace_input_with(i, self.add_node("Div", [product, by], "scaled_shape"))
 
     def _patch_pieces(self, i: int, value: ir.Value, entries: Mapping[int, int]) -> bool:
         """New constant pieces for a Concat; False if the value is none, or a piece is computed."""

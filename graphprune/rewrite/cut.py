@@ -142,5 +142,8 @@ def _shrink_shape(analysis: Analysis, keeps: Keeps, value: ir.Value) -> None:
         return
     masks = [keeps.of(axis) for axis in axes]
     if touches(tuple(masks)):
-        dims = [d if m is None else int(m.sum()) for d, m in zip(value.shape.dims, masks, strict=True)]
-        value.shape = ir.Shape(dims)
+        # A symbolic size that shrinks (batch times heads) is left open: its name is no longer true.
+        value.shape = ir.Shape(
+            d if m is None else int(m.sum()) if isinstance(d, int) else None
+            for d, m in zip(value.shape.dims, masks, strict=True)
+        )

@@ -76,6 +76,7 @@ class Context:
     ) -> None:
         self.node, self.opset, self.algebra, self.trace = node, opset, algebra, trace
         self._facts, self._axes_of = facts, axes_of
+        self.asked: set[int] = set()  # inputs whose axes the rule has looked at
 
     # ---- reading --------------------------------------------------------------------------------
 
@@ -111,6 +112,7 @@ class Context:
 
     def axes(self, i: int) -> list[Axis]:
         """Axes of input ``i``."""
+        self.asked.add(i)
         return self._axes_of(self.node, i)
 
     def shape(self, i: int) -> tuple[int, ...]:

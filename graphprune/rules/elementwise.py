@@ -14,7 +14,7 @@ from graphprune.rules.registry import rule
 
 # f(0) = 0: a slice that is zero stays zero.
 ZERO_TO_ZERO = (
-    "Abs", "Asin", "Asinh", "Atan", "Atanh", "Cast", "CastLike", "Ceil", "Celu",
+    "Abs", "Asin", "Asinh", "Atan", "Atanh", "Cast", "Ceil", "Celu",
     "Elu", "Erf", "Floor", "Gelu", "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg", "Relu", "Round",
     "Selu", "Shrink", "Sign", "Sin", "Sinh", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
 )  # fmt: skip
@@ -66,6 +66,14 @@ def unary(ctx: Context) -> list[list[Axis]]:
 def unary_nonzero(ctx: Context) -> list[list[Axis]]:
     """Every axis is carried; a zero slice becomes something else."""
     return pass_through(ctx, [a.nonzero() for a in ctx.axes(0)])
+
+
+@rule("CastLike")
+def cast_like(ctx: Context) -> list[list[Axis]]:
+    """The second operand gives its type only."""
+    if not ctx.is_constant(1):
+        ctx.axes(1)
+    return pass_through(ctx, ctx.axes(0))
 
 
 @rule("Dropout")

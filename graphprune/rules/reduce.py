@@ -39,6 +39,9 @@ def reduce(ctx: Context) -> list[list[Axis]]:
     """The reduced axes vanish (or become 1); the others are carried."""
     x, reduced = ctx.axes(0), reduced_axes(ctx)
     op_type = ctx.node.op_type
+    if 0 in ctx.shape(0):
+        message = "an empty tensor is reduced"
+        raise Blocked(message)
     for d in reduced:
         if op_type in SUMS:
             ctx.summed(x[d])
@@ -132,18 +135,21 @@ def resize(ctx: Context) -> list[list[Axis]]:
 
 
 def _scales(ctx: Context, rank: int) -> list[float | None]:
-    """Scale of each axis: 1 where a target size is given instead, None where it is computed at run time.
+    """Scale of each axis: 1 where a target size is given instead, None where it is not known.
 
-    A scale of 1.05 may leave the size of an axis as it is, and still moves its elements.
+    A scale of 1.05 may leave the size of an axis as it is, and still moves its elements.  Where the
+    aspect ratio is kept, the scale of each axis depends on the sizes of all.
     """
     attribute = ctx.node.attributes.get("scales")
     if attribute is not None:
         return list(attribute.as_floats())
     at = 1 if ctx.node.op_type == "Upsample" or ctx.opset < 11 else 2
+    given: list[float | None] = [None] * rank
     if not ctx.has(at) or (ctx.is_constant(at) and 0 in ctx.shape(at)):
-        return [1.0] * rank
-    value = ctx.constant(at)
-    given = [None] * rank if value is None else [float(v) for v in value.reshape(-1)]
+        if ctx.attr_str("keep_aspect_ratio_policy", "stretch") == "stretch":
+            return [1.0] * rank
+    elif (value := ctx.constant(at)) is not None:
+        given = [float(v) for v in value.reshape(-1)]
     axes = ctx.attr_ints("axes")
     scales: list[float | None] = [1.0] * rank
     for d, scale in zip(range(rank) if axes is None else axes, given, strict=False):

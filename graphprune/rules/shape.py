@@ -10,6 +10,7 @@ from graphprune.rules.registry import rule
 @rule("Shape", "Size")
 def shape(ctx: Context) -> list[list[Axis]]:
     """Sizes as numbers.  Where they go is checked by :mod:`graphprune.shape_uses`."""
+    ctx.axes(0)
     return [[ctx.frozen(n, "a vector of sizes has an entry per axis") for n in ctx.out_shape()]]
 
 

@@ -11,14 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from graphprune.algebra import Algebra, Axis, concat, merge
 
 Rows = list[frozenset[int]]
-settings.register_profile("graphprune", max_examples=60, deadline=None, derandomize=True)
-settings.load_profile("graphprune")
 
 
 @dataclass
