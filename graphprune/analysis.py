@@ -182,8 +182,9 @@ class Analysis:
         """Inputs that their rule takes as a whole: shapes, positions, bounds."""
         for i, value in enumerate(node.inputs):
             if value is not None and i not in asked:
+                reason = Reason("its values are sizes or positions", node.name or "", node.op_type)
                 for axis in self.axes.get(value.name or "", []):
-                    self._freeze(axis, Reason("its values are sizes or positions", node.name or "", node.op_type))
+                    self._freeze(axis, reason)
 
     def _single(self, axis: Axis, node: ir.Node) -> Axis:
         self._freeze(axis, Reason("one position alone makes a tensor", node.name or "", node.op_type))

@@ -177,6 +177,12 @@ def prune(
         GraphPruneError: see the errors' exit codes; nothing is written then.
     """
     clock = _Clock()
+    given = [Path(p) for p in (output, plan_out, model if isinstance(model, (str, Path)) else None) if p]
+    if len({path.resolve() for path in given}) < len(given):
+        message = f"two of the files are the same: {', '.join(map(str, given))}"
+        raise UsageError(
+            message, because="the input file is never changed", hint="another name for the output"
+        )
     for path in (output, plan_out):
         if path is not None:
             require_writable(Path(path))

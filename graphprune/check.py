@@ -15,6 +15,7 @@ from graphprune.compare import Difference as Difference
 from graphprune.compare import Feeds as Feeds
 from graphprune.compare import compare_outputs, run, session
 from graphprune.errors import ModelError, UsageError, ValidationError
+from graphprune.foreign import runnable
 from graphprune.model import Model
 from graphprune.sample_inputs import sample_inputs
 from graphprune.trace import trace
@@ -22,6 +23,8 @@ from graphprune.trace import trace
 
 def validate(model: Model) -> None:
     """onnx.checker with full shape inference, and an onnxruntime session as users open it.
+
+    Operators that onnxruntime does not know are left out of the session.
 
     Raises:
         ValidationError: one of them refuses the model.
@@ -32,7 +35,7 @@ def validate(model: Model) -> None:
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             message = "onnx.checker refuses the model"
             raise ValidationError(message, because=" ".join(str(error).split())[:400]) from error
-    session(model, optimize=True)
+    session(runnable(model), optimize=True)
 
 
 def load_feeds(path: str | Path) -> dict[str, npt.NDArray[np.generic]]:

@@ -106,12 +106,12 @@ class CostModel:
         """Cost when the units in ``removed`` (``[len(algebra)]``) are gone."""
         if removed is None:
             removed = np.zeros(len(self._algebra), bool)
-        masks = {key: ~removed[rows].any(axis=1) for key, rows in self._rows.items()}
+        masks = {key: np.asarray(~removed[rows].any(axis=1)) for key, rows in self._rows.items()}
         sizes = {key: int(mask.sum()) for key, mask in masks.items()}
         macs = sum(_product(factors, sizes) for factors in self.nodes.values())
         params, stored = 0, self._overhead
         for tensor in self._tensors:
-            count = sum(_product(use, sizes) for use in _copies(tensor.uses, masks))
+            count: int = sum(_product(use, sizes) for use in _copies(tensor.uses, masks))
             params += count if tensor.is_weight else 0
             stored += count * tensor.item_bytes
         return Cost(macs, params, round(stored))

@@ -28,11 +28,16 @@ class GraphPruneError(Exception):
         hint: str | None = None,
     ) -> None:
         self.what, self.where, self.because, self.hint = what, where, because, hint
-        lines = [what]
+        lines = [_one_line(what)]
         for label, text in (("where:  ", where), ("because:", because), ("try:    ", hint)):
             if text:
-                lines.append(f"  {label} {text}")
+                lines.append(f"  {label} {_one_line(text)}")
         super().__init__("\n".join(lines))
+
+
+def _one_line(text: str) -> str:
+    """Names and other libraries' messages may hold line breaks; the four lines stay four."""
+    return " ".join(text.split()) if len(text.splitlines()) > 1 else text
 
 
 class ModelError(GraphPruneError):

@@ -1,8 +1,9 @@
 """Where sizes become numbers.
 
-A value computed from ``Shape`` may go to a shape (Reshape, Expand, ...), which follows the cut if the result
-has the same units, or into arithmetic on data (a mean's divisor, ``1/sqrt(d)``), which must keep what it was.  Sizes known beforehand
-were made constants already (:mod:`graphprune.fold_shapes`); what is left mixes in a runtime size.
+A value computed from ``Shape`` may go to a shape (Reshape, Expand, ...), which follows the cut if the
+result has the same units, or into arithmetic on data (a mean's divisor, ``1/sqrt(d)``), which must keep what
+it was.  Sizes known beforehand were made constants already (:mod:`graphprune.fold_shapes`); what is left
+mixes in a runtime size.
 """
 
 from __future__ import annotations

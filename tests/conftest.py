@@ -16,9 +16,7 @@ FRAMEWORKS = ("torch", "tensorflow")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--frameworks", action="store_true", help="run marked tests even if they must fail"
-    )
+    parser.addoption("--frameworks", action="store_true", help="run marked tests even if they must fail")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+from onnx import helper, numpy_helper
+
 from graphprune.graph import DependencyGraph, analyze
 from graphprune.model import load
-from onnx import helper, numpy_helper
 
 Array = np.ndarray[Any, Any]
 
@@ -73,7 +74,7 @@ def network(function: Callable[[], onnx.ModelProto]) -> Callable[[], onnx.ModelP
     return function
 
 
-@lru_cache(maxsize=None)
+@cache
 def graph_of(name: str) -> DependencyGraph:
     """The dependency graph of a network; shared, since nobody may change it."""
     return analyze(load(NETWORKS[name]()))
@@ -219,8 +220,8 @@ def depthwise_se() -> onnx.ModelProto:
         """,
         {
             "stem.w": (4, 3, 1, 1), "expand.w": (6, 4, 1, 1), "dw.w": (6, 1, 3, 3), "dw.b": (6,),
-            "squeeze.w": (3, 6, 1, 1), "squeeze.b": np.asarray([1.5, 1, 2], np.float32), "excite.w": (6, 3, 1, 1), "excite.b": (6,),
-            "project.w": (4, 6, 1, 1), "fc.w": (5, 4), **FC,
+            "squeeze.w": (3, 6, 1, 1), "squeeze.b": np.asarray([1.5, 1, 2], np.float32),
+            "excite.w": (6, 3, 1, 1), "excite.b": (6,), "project.w": (4, 6, 1, 1), "fc.w": (5, 4), **FC,
         },
     )  # fmt: skip
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from graphprune.passes.allocators import ALLOCATORS, Allocation, Limits, global_ranking, uniform
 
 from graphprune.groups import Group
-from graphprune.passes.allocators import ALLOCATORS, Allocation, Limits, global_ranking, uniform
 
 
 def group(name: str, start: int, size: int, kind: str = "channels") -> Group:
@@ -33,7 +35,7 @@ def test_level_one_removes_all_that_the_floors_allow(name: str) -> None:
 @pytest.mark.parametrize("name", ALLOCATORS)
 def test_a_higher_level_removes_more_and_never_other_units(name: str) -> None:
     found = [ALLOCATORS[name](allocation(), level) for level in np.linspace(0, 1, 23)]
-    for less, more in zip(found, found[1:], strict=False):
+    for less, more in pairwise(found):
         assert not (less & ~more).any()
     assert not found[-1][0]  # unit 0 is "no unit"
 

@@ -56,9 +56,7 @@ def test_every_kind_of_source_gives_the_same_model(kind: str, source: Path) -> N
     result = gp.prune(given, target={"macs": 0.6})
     reference = gp.prune(source, target={"macs": 0.6})
     inputs = feeds(proto)
-    assert np.array_equal(
-        run(result.model.to_proto(), inputs)[0], run(reference.model.to_proto(), inputs)[0]
-    )
+    assert np.array_equal(run(result.model.to_proto(), inputs)[0], run(reference.model.to_proto(), inputs)[0])
 
 
 def test_result_tells_everything(source: Path, tmp_path: Path) -> None:
@@ -168,6 +166,18 @@ def test_nothing_is_written_when_something_fails(source: Path, tmp_path: Path) -
         gp.prune(source, out)
     with pytest.raises(PlanError):
         gp.prune(source, out, use_plan=gp.plan(graph_of("mlp"), target={"macs": 0.6}))
+    assert [f.name for f in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize(
+    "names", [("model.onnx", None), ("o", "model.onnx"), ("o", "o"), ("./model.onnx", None)]
+)
+def test_no_file_is_written_over_another(source: Path, tmp_path: Path, names: tuple[str, str | None]) -> None:
+    before = source.read_bytes()
+    out, plan_out = (tmp_path / n if n else None for n in names)
+    with pytest.raises(UsageError, match="two of the files are the same"):
+        gp.prune(source, out, target={"macs": 0.6}, plan_out=plan_out)
+    assert source.read_bytes() == before
     assert [f.name for f in tmp_path.iterdir()] == ["model.onnx"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from graphprune.passes.criteria import CRITERIA, Magnitude, Random
 from networks import NETWORKS, Array, build, initializer, replace
 
 from graphprune import api
@@ -12,7 +13,6 @@ from graphprune.errors import ModelError
 from graphprune.graph import DependencyGraph, analyze
 from graphprune.groups import Group
 from graphprune.model import load
-from graphprune.passes.criteria import CRITERIA, Magnitude, Random
 
 
 def group_of(graph: DependencyGraph, name: str) -> Group:
@@ -23,7 +23,9 @@ def group_of(graph: DependencyGraph, name: str) -> Group:
 def test_magnitude_sums_over_all_members(p: int) -> None:
     model = NETWORKS["mlp"]()
     graph = analyze(load(model))
-    w = {n: np.abs(initializer(model, n).astype(np.float64)) ** p for n in ("a.w", "a.b", "b.w", "b.b", "c.w")}
+    w = {
+        n: np.abs(initializer(model, n).astype(np.float64)) ** p for n in ("a.w", "a.b", "b.w", "b.b", "c.w")
+    }
     scores = Magnitude(p)(graph)
     first = w["a.w"].sum(0) + w["a.b"] + w["b.w"].sum(1)
     second = w["b.w"].sum(0) + w["b.b"] + w["c.w"].sum(1)

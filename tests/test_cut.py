@@ -11,6 +11,7 @@ from networks import NETWORKS, Array, build, feeds, graph_of, initializer, repla
 from onnx import helper, numpy_helper
 
 from graphprune import api
+from graphprune.cost import measure
 from graphprune.graph import DependencyGraph, analyze
 from graphprune.model import Model, load
 from graphprune.plan import Plan
@@ -289,7 +290,11 @@ def test_bfloat16_weights_are_sliced_bit_for_bit() -> None:
         bits = weight(tensor.name, tensor.dims).view(np.uint32) >> 16
         tensor.CopyFrom(
             helper.make_tensor(
-                tensor.name, onnx.TensorProto.BFLOAT16, tensor.dims, bits.astype(np.uint16).tobytes(), raw=True
+                tensor.name,
+                onnx.TensorProto.BFLOAT16,
+                tensor.dims,
+                bits.astype(np.uint16).tobytes(),
+                raw=True,
             )
         )
     graph = analyze(load(model))
@@ -300,3 +305,34 @@ def test_bfloat16_weights_are_sliced_bit_for_bit() -> None:
     raw = {t.name: t.raw_data for t in pruned.to_proto().graph.initializer}
     full = np.frombuffer(model.graph.initializer[0].raw_data, np.uint16).reshape(4, 6)
     assert raw["a.w"] == full[:, [0, 2, 3, 5]].tobytes()
+
+
+def test_weight_that_a_body_reads_too_stays_whole_there() -> None:
+    """The layer outside gets a copy of its own; the body still reads all of it."""
+    model = NETWORKS["conditional"]()
+    for attribute in model.graph.node[-2].attribute:
+        body = attribute.g
+        body.node[0].input[:] = ["xa", "e.w"]
+        body.node.insert(0, helper.make_node("MatMul", ["x", "a.w"], ["xa"], name=f"{body.name}_xa"))
+    spare = next(t for t in model.graph.initializer if t.name == "d.w")
+    spare.CopyFrom(numpy_helper.from_array(weight("e.w", (8, 3)), "e.w"))
+    graph = analyze(load(model))
+    group = next(g for g in graph.groups if g.id == "a.w:1")
+    assert group.prunable
+    removed = np.zeros(len(graph.analysis.algebra), bool)
+    removed[group.units[[0, 5]]] = True
+    cut_model = cut(graph.analysis, removed)
+    pruned = cut_model.to_proto()
+    copies = {t.name: list(t.dims) for t in pruned.graph.initializer if t.name.startswith("a.w")}
+    assert copies.pop("a.w") == [6, 8]
+    assert list(copies.values()) == [[6, 6]]
+    assert graph.cost.evaluate(removed).params == measure(cut_model).params
+    inputs = {**feeds(model), "flag": np.array([False])}
+    zeroed = onnx.ModelProto.FromString(model.SerializeToString())
+    rows = initializer(zeroed, "b.w").copy()
+    rows[[0, 5]] = 0
+    replace(zeroed, "b.w", rows)
+    for flag in (True, False):
+        inputs["flag"] = np.array([flag])
+        (expected,), (found,) = run(zeroed, inputs), run(pruned, inputs)
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)

@@ -61,7 +61,7 @@ def test_same_graph_same_bytes(tmp_path: Path) -> None:
 
 
 def test_unknown_ending_and_bad_path_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown ending '.png'"):
+    with pytest.raises(UsageError, match=r"unknown ending '\.png'"):
         write_graph(graph_of("mlp"), tmp_path / "g.png")
     with pytest.raises(UsageError, match="unknown ending ''"):
         write_graph(graph_of("mlp"), tmp_path / "g")

@@ -96,7 +96,7 @@ BLOCKED: dict[str, dict[str, str]] = {
     "flatten": {"stem.w:1": "model input 'x'", "fc.w:1": "model output 'y'"},
     "mlp": {"a.w:0": "model input 'x'", "c.w:1": "model output 'y'", "c.b:0": "model output 'y'"},
     "gated_mlp": {"gate_up.w:0": "model input 'x'", "down.w:1": "model output 'y'"},
-    "attention": {p: "model input 'x'" for p in ("q.w:0", "k.w:0", "v.w:0")} | {"o.w:1": "model output 'y'"},
+    "attention": {"q.w:0": "model input 'x'", "k.w:0": "model input 'x'", "o.w:1": "model output 'y'"},
     "attention_fused_gather": {"qkv.w:0": "model input 'x'", "o.w:1": "model output 'y'"},
     "attention_fused_split": {"qkv.w:0": "model input 'x'", "o.w:1": "model output 'y'"},
     "grouped_query": {"q.w:0": "model input 'x'", "o.w:1": "model output 'y'"},

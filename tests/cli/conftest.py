@@ -11,8 +11,9 @@ from typing import Any
 
 import onnx
 import pytest
-from graphprune.cli import main
 from networks import NETWORKS
+
+from graphprune.cli import main
 
 FOUR_LINES = re.compile(
     r"graphprune: \S[^\n]*\n(  where:   \S[^\n]*\n)?(  because: \S[^\n]*\n)?(  try:     \S[^\n]*\n)?"

@@ -1,8 +1,8 @@
-"""The helpers of the rule tests are importable from them."""
+"""The helpers here and those of the rule tests are importable."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "rules"))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "rules")]

@@ -7,27 +7,22 @@ counts are pinned: a rule that blocks more than before, or a check that is silen
 
 from __future__ import annotations
 
-import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from onnx_models import CASES
 from rule_law import LawBroken, OpenAnalysis, check_removal, evaluate, removals
 
 from graphprune.errors import ModelError
 from graphprune.fold_shapes import prepare
 from graphprune.model import load
 from graphprune.rules import RULES
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from onnx.backend.test.case.node import collect_testcases
-
-    MODELS = [c for c in collect_testcases(None) if "_expanded" not in c.name and c.data_sets]
 
 # Removed slices of these hold 0/0 or log(0), or the model counts positions: what a whole network checks
 # by the kept slices alone.
@@ -38,27 +33,26 @@ NOT_JUDGED = {"Dropout", "MeanVarianceNormalization"}
 
 def main_op(model: onnx.ModelProto) -> str | None:
     """The operator a model is about, if a rule covers it."""
-    if len(model.graph.node) != 1:
-        return None
     node = model.graph.node[0]
     opset = next((o.version for o in model.opset_import if o.domain == node.domain), 1)
     return node.op_type if RULES.find(node.domain, node.op_type, opset) else None
 
 
-BY_OP: dict[str, list] = {}
-for _model in MODELS:
-    _op = main_op(_model.model)
+BY_OP: dict[str, list[Any]] = {}
+for _case in CASES:
+    _op = main_op(_case.model) if _case.data_sets else None
     if _op is not None:
-        BY_OP.setdefault(_op, []).append(_model)
+        BY_OP.setdefault(_op, []).append(_case)
 
 OUTCOMES: Counter[str] = Counter()
+DONE: set[str] = set()
 
 
-def with_constants(case: object) -> tuple[onnx.ModelProto, dict[str, np.ndarray]] | None:
+def with_constants(case: Any) -> tuple[onnx.ModelProto, dict[str, np.ndarray]] | None:
     """The model with all inputs but the first as initializers; None for data that is no array."""
     model = onnx.ModelProto()
-    model.CopyFrom(case.model)  # type: ignore[attr-defined]
-    arrays = case.data_sets[0][0]  # type: ignore[attr-defined]
+    model.CopyFrom(case.model)
+    arrays = case.data_sets[0][0]
     names = [i.name for i in model.graph.input]
     if any(not isinstance(a, (np.ndarray, np.generic)) for a in arrays) or not names:
         return None
@@ -72,7 +66,7 @@ def with_constants(case: object) -> tuple[onnx.ModelProto, dict[str, np.ndarray]
     return model, {first.name: feeds[first.name]}
 
 
-def outcome(case: object, op_type: str) -> Iterator[str]:
+def outcome(case: Any, op_type: str) -> Iterator[str]:
     """What became of a model: "law", "statistic" per checked removal set, or why it was left out."""
     prepared = with_constants(case)
     if prepared is None:
@@ -95,10 +89,10 @@ def outcome(case: object, op_type: str) -> Iterator[str]:
     try:
         with np.errstate(all="ignore"):
             evaluate(ready.to_proto(), feeds)
-    except Exception:  # noqa: BLE001 - whatever the runtimes can't do themselves
+    except Exception:
         yield "neither runtime can run it"
         return
-    rng = np.random.default_rng(zlib.crc32(case.name.encode()))  # type: ignore[attr-defined]
+    rng = np.random.default_rng(zlib.crc32(case.name.encode()))
     tried = Counter(
         "law" if check_removal(analysis, feeds, removed, finite=op_type not in NOT_FINITE) else "statistic"
         for removed in removals(analysis, rng, 2)
@@ -118,7 +112,18 @@ def test_law_on_node_models(op_type: str) -> None:
         except LawBroken as error:
             message = f"{case.name}: {error}"
             raise LawBroken(message) from error
+    DONE.add(op_type)
 
 
 def test_counts() -> None:
-    assert dict(OUTCOMES) == {}
+    """How many removals were judged, and how many models were left out for which reason."""
+    if set(BY_OP) - DONE:
+        pytest.skip("not all operators were run")
+    assert dict(OUTCOMES) == {
+        "law": 605,
+        "statistic": 94,
+        "nothing can be removed": 172,
+        "data is no plain array": 125,  # bfloat16, float8, 4-bit integers, strings
+        "not judged": 13,
+        "neither runtime can run it": 2,
+    }

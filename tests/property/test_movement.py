@@ -50,7 +50,9 @@ class Chain:
 
     def add(self, op_type: str, *inputs: str, outputs: int = 1, **attributes: object) -> list[str]:
         names = [f"v{len(self.nodes)}_{i}" for i in range(outputs)]
-        self.nodes.append(helper.make_node(op_type, list(inputs), names, name=f"n{len(self.nodes)}", **attributes))
+        self.nodes.append(
+            helper.make_node(op_type, list(inputs), names, name=f"n{len(self.nodes)}", **attributes)
+        )
         self.last = names[0]
         return names
 
@@ -65,7 +67,7 @@ def factor(draw: st.DrawFn, n: int) -> list[int]:
     return [*parts, n] if n > 1 or not parts else parts
 
 
-def step(chain: Chain, draw: st.DrawFn, kind: str) -> None:  # noqa: C901, PLR0912, PLR0915
+def step(chain: Chain, draw: st.DrawFn, kind: str) -> None:
     shape, x = chain.shape, chain.last
     d = draw(st.integers(0, len(shape) - 1))
     n, axis = shape[d], d + 1
@@ -139,7 +141,11 @@ def step(chain: Chain, draw: st.DrawFn, kind: str) -> None:  # noqa: C901, PLR09
         chain.add("Unsqueeze", x, chain.ints(axis))
         chain.add("Squeeze", chain.add("Relu", chain.last)[0], chain.ints(axis))
     elif kind == "affine":
-        chain.add(draw(st.sampled_from(["Add", "Mul"])), x, chain.weight(*(n if i == d else 1 for i in range(len(shape)))))
+        chain.add(
+            draw(st.sampled_from(["Add", "Mul"])),
+            x,
+            chain.weight(*(n if i == d else 1 for i in range(len(shape)))),
+        )
     elif kind == "full affine":
         chain.add(draw(st.sampled_from(["Add", "Mul", "Sub"])), chain.weight(*shape), x)
     elif kind == "unary":
@@ -156,8 +162,8 @@ def step(chain: Chain, draw: st.DrawFn, kind: str) -> None:  # noqa: C901, PLR09
 
 
 KINDS = [
-    "reshape", "split_axis", "split_axis", "merge", "merge", "transpose", "slice", "split", "halves", "gather",
-    "concat", "pad", "tile", "expand", "squeeze", "affine", "full affine", "unary", "sum", "mean", "matmul",
+    "reshape", "split_axis", "split_axis", "merge", "merge", "transpose", "slice", "split", "halves",
+    "gather", "concat", "pad", "tile", "expand", "squeeze", "affine", "full affine", "unary", "sum", "mean", "matmul",
 ]  # fmt: skip
 
 
@@ -175,7 +181,11 @@ def networks(draw: st.DrawFn) -> onnx.ModelProto:
     graph = helper.make_graph(
         chain.nodes,
         "chain",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [draw(st.sampled_from(["batch", 2])), 5])],
+        [
+            helper.make_tensor_value_info(
+                "x", onnx.TensorProto.FLOAT, [draw(st.sampled_from(["batch", 2])), 5]
+            )
+        ],
         [helper.make_tensor_value_info(chain.last, onnx.TensorProto.FLOAT, [None, 3])],
         [numpy_helper.from_array(a, n) for n, a in chain.constants.items()],
     )

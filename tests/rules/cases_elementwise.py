@@ -15,8 +15,12 @@ _BINARY = ("Add", "Sub", "Mul", "Max", "Min", "Mean", "Sum")
 CASES: list[Case] = [
     *(
         # A node in front keeps Identity in the graph.
-        case(f"{op}", "x[2,6,5]", f"h = Neg(x); y = {op}(h); z = Relu(y)"
-             if op not in ("IsInf", "IsNaN") else f"y = {op}(x)", finite=op != "Reciprocal")
+        case(
+            f"{op}",
+            "x[2,6,5]",
+            f"h = Neg(x); y = {op}(h); z = Relu(y)" if op not in ("IsInf", "IsNaN") else f"y = {op}(x)",
+            finite=op != "Reciprocal",
+        )
         for op in _UNARY
     ),
     *(
@@ -66,8 +70,11 @@ CASES: list[Case] = [
     case("Where condition columns", "m:bool[2,1] x[2,6] *w[6]", "y = Where(m, x, w)"),
     case("Where wide condition", "m:bool[4,2,6] x[6] z[2,1]", "y = Where(m, x, z)"),
     # Both axes of the Gram matrix are one set of units, but only one of them is zero in both branches.
-    case("Where twice the same axis", "!m:bool[1] x[3,6] z[1,6]",
-         "t = Transpose <perm=[1,0]> (x); g = MatMul(t, x); y = Where(m, g, z)"),
+    case(
+        "Where twice the same axis",
+        "!m:bool[1] x[3,6] z[1,6]",
+        "t = Transpose <perm=[1,0]> (x); g = MatMul(t, x); y = Where(m, g, z)",
+    ),
     case("Not", "m:bool[2,6]", "y = Not(m)"),
     case("And", "m:bool[2,6] k:bool[6]", "y = And(m, k)"),
     case("Or", "m:bool[2,6] k:bool[6]", "y = Or(m, k)"),
@@ -92,4 +99,4 @@ CASES: list[Case] = [
     case("Mul gate", "x[2,6] g[2,6]", "s = Sigmoid(g); y = Mul(x, s)"),
     case("Mul scalar inside", "x[2,6] *w[1]", "y = Mul(x, w)"),
     case("Mul int parameter", "i:int64[2,6] *w:int64[6]", "y = Mul(i, w)"),
-]  # fmt: skip
+]

@@ -11,7 +11,8 @@ import cases_elementwise
 import cases_movement
 import cases_norm
 import pytest
-from rule_law import Case, check_case, describe
+from axis_fates import describe
+from rule_law import Case, check_case
 
 from graphprune.rules import RULES
 

@@ -180,11 +180,17 @@ MUTANTS = [
     Mutant("resize sizes stay", "Resize", "Resize sizes", repair=no_repair),
     Mutant("resize looks at sizes only", "Resize", "Resize by little", resize_by_sizes),
     Mutant("where ignores a branch", "Where", "Where", where_ignores_branch),
-    Mutant("argmax forgets its axis", "ArgMax", "ArgMax", lambda c: [[c.axes(0)[0], c.plain(1), c.axes(0)[2]]]),
+    Mutant(
+        "argmax forgets its axis", "ArgMax", "ArgMax", lambda c: [[c.axes(0)[0], c.plain(1), c.axes(0)[2]]]
+    ),
     Mutant("cumsum in any order", "CumSum", "CumSum", carried),
-    Mutant("batch norm keeps zeros in the batch", "BatchNormalization", "BatchNormalization",
-           lambda c: ([c.equate(c.axes(0)[1], c.axes(i)[0]) for i in (1, 2, 3, 4)], [c.axes(0)])[1]),
-]  # fmt: skip
+    Mutant(
+        "batch norm keeps zeros in the batch",
+        "BatchNormalization",
+        "BatchNormalization",
+        lambda c: ([c.equate(c.axes(0)[1], c.axes(i)[0]) for i in (1, 2, 3, 4)], [c.axes(0)])[1],
+    ),
+]
 
 
 def _replace(monkeypatch: pytest.MonkeyPatch, registry: Registry, op_type: str, function: object) -> None:

@@ -1,0 +1,93 @@
+"""Operators that onnxruntime has never heard of: taken out, so that what is around them can be run.
+
+Nothing that touches such an operator shrinks, so its inputs and outputs have the same sizes in the original
+and in the pruned model.  Two models are then compared piece by piece: what goes into the operator is an
+output of the piece before it, and what comes out of it a random input of the piece behind it.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from graphprune.model import Model
+from graphprune.shape_values import reads
+from graphprune.sizes import Interface
+
+#: Domains whose operators onnxruntime brings along.
+RUNTIME_DOMAINS = {
+    "", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training", "com.microsoft",
+    "com.microsoft.nchwc", "com.ms.internal.nhwc",
+}  # fmt: skip
+
+
+def foreign_nodes(graph: ir.Graph) -> list[ir.Node]:
+    """Nodes that can't be run, or hold one in a body."""
+    return [node for node in graph if not _is_runnable(node)]
+
+
+def _is_runnable(node: ir.Node) -> bool:
+    if node.domain not in RUNTIME_DOMAINS:
+        return False
+    bodies: list[ir.Graph] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            bodies.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            bodies.extend(attribute.as_graphs())
+    return all(_is_runnable(inner) for body in bodies for inner in body)
+
+
+def runnable(model: Model) -> Model:
+    """The model without the nodes that onnxruntime does not know, and what can't be fed without them.
+
+    Returns:
+        ``model`` itself when all of it can be run; else a copy with further inputs and outputs.
+    """
+    if not foreign_nodes(model.ir.graph):
+        return model
+    copy = model.clone()
+    graph = copy.ir.graph
+    known = {dim.name for dim in Interface(copy.ir).dims}
+    unfed: set[ir.Value] = set()
+    for node in list(graph):
+        is_foreign = not _is_runnable(node)
+        if not is_foreign and unfed.isdisjoint(reads(node)):
+            continue
+        if is_foreign:
+            _expose(graph, [v for v in reads(node) if v not in unfed and v.producer() is not None])
+        for value in node.outputs:
+            if is_foreign and _can_be_fed(value, known):
+                _feed(graph, value)
+            else:
+                unfed.add(value)
+    _drop_outputs(graph, unfed)
+    common.RemoveUnusedNodesPass()(copy.ir)
+    return copy
+
+
+def _expose(graph: ir.Graph, values: list[ir.Value]) -> None:
+    for value in values:
+        if not value.is_graph_output():
+            graph.outputs.append(value)
+
+
+def _drop_outputs(graph: ir.Graph, values: set[ir.Value]) -> None:
+    kept = [v for v in graph.outputs if v not in values]
+    graph.outputs.clear()
+    graph.outputs.extend(kept)
+
+
+def _can_be_fed(value: ir.Value, known: set[str]) -> bool:
+    """Are its type and shape declared, in terms of the model's own symbolic dims?"""
+    if value.dtype is None or value.shape is None:
+        return False
+    return all(isinstance(size, int) or size.value in known for size in value.shape)
+
+
+def _feed(graph: ir.Graph, value: ir.Value) -> None:
+    fed = ir.Value(name=value.name, type=value.type, shape=value.shape)
+    value.name = f"{value.name}/not_run"
+    _drop_outputs(graph, {value})
+    value.replace_all_uses_with(fed)
+    graph.inputs.append(fed)
