@@ -6,16 +6,13 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
-
-import onnx
-import onnx_graphsurgeon as gs
+from typing import Any
 
 from graphprune.check import Feeds, compare_models, validate
 from graphprune.cost import Cost, measure
 from graphprune.errors import UsageError
 from graphprune.graph import DependencyGraph, analyze
-from graphprune.model import Model, load
+from graphprune.model import Model, Source, load
 from graphprune.oracle import Verdict, verify
 from graphprune.passes.allocators import ALLOCATORS, Allocation, Limits
 from graphprune.passes.criteria import CRITERIA
@@ -25,8 +22,6 @@ from graphprune.rewrite import cut
 from graphprune.selection import Selection
 from graphprune.target import fractions
 from graphprune.writing import require_writable
-
-Source: TypeAlias = str | Path | onnx.ModelProto | gs.Graph | Model
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +19,7 @@ from graphprune.cost import CostModel
 from graphprune.errors import UsageError
 from graphprune.fold_shapes import prepare
 from graphprune.groups import Group, find_groups
-from graphprune.model import Model
+from graphprune.model import Source, load
 from graphprune.registry import normal_domain
 
 
@@ -39,17 +40,19 @@ class Explanation:
     Attributes:
         value: tensor name.
         axis: axis asked for.
-        size: its size.
-        groups: ids of the groups its positions depend on.
+        size: its size, at the nominal input sizes.
+        groups: ids of the groups that its positions depend on and that can shrink.
+        blocked: the other groups that its positions depend on, and why they can't.
         members: parameter axes that shrink with it.
-        reasons: why (part of) it is blocked; empty if all of it can go.
-        chain: links from the axis to the node that blocks it (or to its other members).
+        reasons: why positions are blocked; empty if each of them can go.
+        chain: links from the axis to the node that blocks it.
     """
 
     value: str
     axis: int
     size: int
     groups: list[str]
+    blocked: dict[str, str]
     members: list[tuple[str, int]]
     reasons: list[str]
     chain: list[Step]
@@ -146,7 +149,8 @@ class DependencyGraph:
         if value is not None and value.const_value is not None:
             return [self.analysis.algebra.plain(int(n)) for n in value.const_value.shape.numpy()]
         message = f"the model has no tensor '{name}'"
-        close = [n for n in self._names() if name in n][:3]
+        names = self._names()
+        close = get_close_matches(name, names, n=3) or [n for n in names if name in n][:3]
         hint = f"one of {', '.join(close)}" if close else "a name that `graphprune inspect` lists"
         raise UsageError(message, hint=hint)
 
@@ -173,14 +177,16 @@ class DependencyGraph:
         elif not groups:
             reasons = reasons or [self._why_no_parameter(name)]
         members = sorted({(m.name, m.axis) for g in groups for m in g.members})
+        nominal = self.analysis.trace.nominal.get(name)
         return Explanation(
-            name,
-            axis,
-            axes[axis].size,
-            [g.id for g in groups],
-            members,
-            reasons,
-            self._chain(name, axis, groups),
+            value=name,
+            axis=axis,
+            size=nominal[axis] if nominal is not None else axes[axis].size,
+            groups=[g.id for g in groups if g.prunable],
+            blocked={g.id: g.reason or "" for g in groups if not g.prunable},
+            members=members,
+            reasons=reasons,
+            chain=self._chain(name, axis, groups) if reasons else [],
         )
 
     def _why_no_parameter(self, name: str) -> str:
@@ -250,16 +256,17 @@ class DependencyGraph:
         return 1.0 - stuck / total if total else 0.0
 
 
-def analyze(model: Model, dims: Mapping[str, int] | None = None) -> DependencyGraph:
+def analyze(model: Source, dims: Mapping[str, int] | None = None) -> DependencyGraph:
     """Finds everything in a model that can be removed together.
 
     Args:
-        model: from :func:`graphprune.load`; not changed.
+        model: from :func:`graphprune.load`, or what it takes; not changed.
         dims: sizes for symbolic dimensions, by name (``{"batch": 2}``).
 
     Raises:
         ModelError: the model can't be understood.
     """
-    prepared, trace = prepare(model, dims)
+    source = load(model)
+    prepared, trace = prepare(source, dims)
     analysis = Analysis(prepared, trace).run()
-    return DependencyGraph(analysis, model.file_bytes, model.sha256)
+    return DependencyGraph(analysis, source.file_bytes, source.sha256)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeAlias
 
 import onnx
 import onnx_graphsurgeon as gs
@@ -124,7 +125,11 @@ class Model:
         write(self.ir, Path(path), external=bool(self.data_files), protected=self.data_files)
 
 
-def load(source: str | Path | onnx.ModelProto | gs.Graph | ir.Model | Model) -> Model:
+#: What :func:`load` takes.
+Source: TypeAlias = "str | Path | onnx.ModelProto | gs.Graph | ir.Model | Model"
+
+
+def load(source: Source) -> Model:
     """Read a model: see `Model.load`."""
     return Model.load(source)
 

@@ -124,19 +124,25 @@ def _unreachable(
     ratio = least.ratio(dense)
     missed = [f"{m}={f:.1%}" for m, f in targets.items() if ratio[m] > f]
     reach = ", ".join(f"{m} {ratio[m]:.1%}" for m in targets)
-    blocked: dict[str, int] = {}
-    for group in graph.groups:
-        if not group.prunable:
-            blocked[group.reason or ""] = blocked.get(group.reason or "", 0) + len(group.members)
-    worst = sorted(blocked, key=lambda r: -blocked[r])[:3]
+    # Where one group of many parameters is stuck, more is lost than in a kernel of 3 x 3.
+    stuck = sorted((g for g in graph.groups if not g.prunable), key=lambda g: -g.size * len(g.members))
+    worst = list(dict.fromkeys(g.reason or "" for g in stuck))[:2]
     limits = allocation.limits
-    rest = "; ".join(worst) if worst else "nothing is blocked"
+    rest = "; ".join(worst) if worst else "nothing"
+    kept = f"each group keeps {limits.floor:.0%}" + (
+        f" and a multiple of {limits.align}" if limits.align > 1 else ""
+    )
+    hints = ["a larger target"]
+    hints += ["a smaller --align"] if limits.align > 1 else []
+    hints += [f"a --floor below {limits.floor:g}"] if limits.floor > 0 else []
+    left_out = sum(g.prunable and g.size > 1 for g in graph.groups) - len(allocation.groups)
+    hints += [f"to admit the {left_out} groups that the options leave out"] if left_out else []
     message = f"cannot reach {', '.join(missed)}"
     return TargetError(
         message,
         where=f"the largest cut that {len(allocation.groups)} groups allow keeps {reach}",
-        because=f"each group keeps {limits.floor:.0%} (multiples of {limits.align}); blocked: {rest}",
-        hint="a larger target, --floor 0, fewer --exclude, or `graphprune inspect` for what is blocked",
+        because=f"{kept}; blocked: {rest}",
+        hint=", ".join(hints),
     )
 
 

@@ -19,8 +19,9 @@ class Selection:
     Attributes:
         kinds: kinds of groups; None: all.
         exact_only: leave out groups over which a statistic runs.
-        include: globs over group ids, parameter, node and layer names; empty: everything.
-        exclude: globs that take out again.
+        include: globs over a group's id, and the name, node and layer of its first parameter, the one
+            that makes it; empty: everything.
+        exclude: globs over the same names of *all* its parameters: what matches is left alone.
     """
 
     kinds: Collection[str] | None = None
@@ -40,26 +41,28 @@ class Selection:
                 message = f"unknown kind '{kind}'"
                 raise UsageError(message, hint=f"one of {', '.join(sorted(known))}")
         names = {g.id: _names(graph, g) for g in graph.groups}
-        for glob in (*self.include, *self.exclude):
-            if not any(_matches(names[g.id], glob) for g in graph.groups):
+        own = {g.id: _names(graph, g, members=1) for g in graph.groups}
+        for glob, where in [*((g, own) for g in self.include), *((g, names) for g in self.exclude)]:
+            if not any(_matches(where[g.id], glob) for g in graph.groups):
                 message = f"'{glob}' matches no group, parameter or node"
                 raise UsageError(message, hint="names that `graphprune inspect` lists")
-        return [g for g in graph.groups if self._takes(g, names[g.id])]
+        return [g for g in graph.groups if self._takes(g, own[g.id], names[g.id])]
 
-    def _takes(self, group: Group, names: set[str]) -> bool:
+    def _takes(self, group: Group, own: set[str], names: set[str]) -> bool:
         return (
             group.prunable
             and group.size > 1
             and (self.kinds is None or group.kind in self.kinds)
             and (group.exact or not self.exact_only)
-            and (not self.include or any(_matches(names, glob) for glob in self.include))
+            and (not self.include or any(_matches(own, glob) for glob in self.include))
             and not any(_matches(names, glob) for glob in self.exclude)
         )
 
 
-def _names(graph: DependencyGraph, group: Group) -> set[str]:
+def _names(graph: DependencyGraph, group: Group, members: int | None = None) -> set[str]:
+    """What a group can be called by: its own name, and those of its (first) members."""
     names = {group.id}
-    for member in group.members:
+    for member in group.members[:members]:
         names |= {member.name, f"{member.name}:{member.axis}", member.use.rsplit(":", 1)[0]}
         node = graph.uses_by_key[member.use].node
         names |= {node.name or "", layer_of(node)}

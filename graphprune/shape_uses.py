@@ -74,11 +74,10 @@ def _read(node: ir.Node, reader: ir.Node, index: int, measured: list[Axis]) -> l
         numbers = [_ints(value) for value in reader.inputs[1:]]
         if reader.op_type == "Gather" and numbers[0] is not None:
             picked = [measured[i] for i in numbers[0]]
-        elif reader.op_type == "Slice" and numbers and all(n is not None for n in numbers):
-            (first,), (last,), *rest = (n or [None] for n in numbers)
-            step = rest[1][0] if len(rest) > 1 else 1
-            if step is None or step > 0:
-                picked = measured[first:last:step]
+        elif reader.op_type == "Slice" and len(known := [n for n in numbers if n]) == len(numbers) >= 2:
+            step = known[3][0] if len(known) > 3 else 1
+            if step > 0:
+                picked = measured[known[0][0] : known[1][0] : step]
     return [axis for axis in picked if not axis.is_plain]
 
 

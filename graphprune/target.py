@@ -62,6 +62,12 @@ def fractions(target: Mapping[str, float | str], dense: Cost) -> dict[str, float
             raise UsageError(message, hint=f"one of {', '.join(METRICS)}")
         whole = getattr(dense, metric)
         fraction = _fraction(metric, amount, whole)
+        if fraction >= 1.0 and isinstance(amount, str) and not amount.endswith("%"):
+            message = f"the target {metric}={amount} is no cut"
+            raise UsageError(message, because=f"the model has {whole} already", hint=f"{metric}=50%")
+        if 0.0 < fraction < 1e-3 and isinstance(amount, str) and amount.isdigit():
+            message = f"the target {metric}={amount} keeps {amount} of {whole}"
+            raise UsageError(message, hint=f"{metric}={amount}%, if a percentage was meant")
         if not 0.0 < fraction < 1.0:
             message = f"the target {metric}={fraction:.0%} is out of range"
             raise UsageError(

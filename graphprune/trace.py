@@ -178,9 +178,7 @@ _DATA_DEPENDENT = frozenset({
 })  # fmt: skip
 
 
-def _data_dependent(
-    graph: ir.Graph, shapes: Mapping[str, tuple[int, ...]]
-) -> Mapping[str, tuple[int, ...]]:
+def _data_dependent(graph: ir.Graph, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]]:
     """Values that may get their sizes from what others hold."""
     found: set[ir.Value] = set()
     for node in graph:

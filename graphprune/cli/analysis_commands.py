@@ -48,7 +48,9 @@ def explain(
     model: ModelPath,
     tensor: Annotated[
         str,
-        typer.Argument(metavar="TENSOR[:AXIS]", help="A tensor of the model, and one of its axes."),
+        typer.Argument(
+            metavar="TENSOR[:AXIS]", help="A tensor and one of its axes, or a group as inspect lists it."
+        ),
     ],
     dim: Dims = None,
     json: Json = False,
@@ -57,7 +59,10 @@ def explain(
     name, axis = tensor, 0
     head, separator, tail = tensor.rpartition(":")
     graph = analyze(load(model), parse_dims(dim))
-    if separator and tail.removeprefix("-").isdecimal() and not graph.has_tensor(tensor):
+    group = next((g for g in graph.groups if g.id == tensor), None)
+    if group is not None:  # as `inspect` lists it
+        name, axis = group.members[0].name, group.members[0].axis
+    elif separator and tail.removeprefix("-").isdecimal() and not graph.has_tensor(tensor):
         name, axis = head, int(tail)
     found = graph.explain(name, axis)
     if json:
@@ -71,10 +76,10 @@ def _lines(found: Explanation) -> list[str]:
     lines = [f"'{found.value}', axis {found.axis}: {found.size} positions"]
     if found.reasons:
         lines.append(f"blocked: {'; '.join(found.reasons)}")
-    elif found.groups:
-        lines.append("can shrink")
     if found.groups:
-        lines.append(f"groups: {', '.join(found.groups)}")
+        lines.append(f"can shrink by: {', '.join(found.groups)}")
+    if not found.reasons:
+        lines += [f"but not by {name}: {why}" for name, why in found.blocked.items()]
     if found.chain:
         lines.append("through:")
         for step in found.chain:

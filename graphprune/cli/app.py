@@ -11,7 +11,7 @@ import typer
 
 from graphprune.cli import analysis_commands, model_commands, prune_commands
 from graphprune.cli.output import fail
-from graphprune.errors import GraphPruneError, InternalError, UsageError
+from graphprune.errors import GraphPruneError, InternalError, ModelError, UsageError
 
 # What typer raises for a wrong command line; it comes from click or, in newer versions, from typer's copy.
 _WRONG_USAGE: type[Any] = typer.BadParameter.__bases__[0]
@@ -70,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = fail(UsageError(error.format_message().rstrip("."), hint=f"{command} -h"))
     except typer.Abort:
         code = _INTERRUPTED
+    except MemoryError as error:
+        message = "not enough memory"
+        code = fail(ModelError(message, because=str(error) or None, hint="smaller sizes: --dim NAME=SIZE"))
     except Exception as error:
         if "--traceback" in given:
             traceback.print_exc()

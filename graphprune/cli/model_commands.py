@@ -47,7 +47,7 @@ def check(
             }
         )
     else:
-        show(tables.differences(found))
+        show(tables.differences(found), "the same function" if same else "not the same function")
     if not same:
         worst = max(found, key=lambda d: d.passing_tolerance)
         message = f"the models differ by {worst.max_error:.3g}"
@@ -55,7 +55,8 @@ def check(
             message,
             where=f"output '{worst.output}', values up to {worst.scale:.3g}",
             because=f"{worst.passing_tolerance:.2g} of the largest value, more than {tolerance:g}",
-            hint=f"--tolerance {worst.passing_tolerance * 1.01:.2g} would pass",
+            hint=f"nothing, if they are meant to differ; a tolerance of {worst.passing_tolerance * 1.01:.2g} "
+            "would pass",
         )
 
 

@@ -17,8 +17,13 @@ Dims = Annotated[
     list[str] | None,
     typer.Option("--dim", metavar="NAME=SIZE", help="Size of a symbolic dimension. [repeatable]"),
 ]
-Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Run the masking oracle on the result.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of everything random.")]
+Verify = Annotated[
+    bool,
+    typer.Option(
+        "--verify/--no-verify", help="Compare the result with the masked original before it is written."
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of random inputs and random scores.")]
 
 
 def parse_dims(items: Sequence[str] | None) -> dict[str, int]:

@@ -163,7 +163,8 @@ def step(chain: Chain, draw: st.DrawFn, kind: str) -> None:
 
 KINDS = [
     "reshape", "split_axis", "split_axis", "merge", "merge", "transpose", "slice", "split", "halves",
-    "gather", "concat", "pad", "tile", "expand", "squeeze", "affine", "full affine", "unary", "sum", "mean", "matmul",
+    "gather", "concat", "pad", "tile", "expand", "squeeze", "affine", "full affine", "unary",
+    "sum", "mean", "matmul",
 ]  # fmt: skip
 
 

@@ -361,3 +361,23 @@ def test_expand_of_a_single_channel_to_many(opset: int) -> None:
         opset=opset, w1=(6, 8), w2=(8, 3), one=[1],
     )  # fmt: skip
     prune(analysis, keep=3)
+
+
+@pytest.mark.parametrize("inputs", ["s, zero, two", "s, zero, two, zero", "s, zero, two, zero, one"])
+def test_only_the_sizes_that_a_slice_takes_are_numbers(inputs: str) -> None:
+    """Batch and length become numbers; the width beside them in the same Shape does not."""
+    analysis = analysis_of(
+        f"""n (float[batch, len, 6] x) => (float[batch, len, 3] y, int64[2] k) {{
+            a = MatMul(x, w1)
+            s = Shape(a)
+            t = Slice({inputs})
+            k = Add(t, one)
+            y = MatMul(a, w2)
+        }}""",
+        w1=(6, 8),
+        w2=(8, 3),
+        zero=[0],
+        one=[1],
+        two=[2],
+    )
+    prune(analysis, "w1:1", keep=3)
