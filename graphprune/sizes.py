@@ -95,12 +95,6 @@ class Interface:
             usual = {"batch": 1, "length": length, "side": side}
             yield {dim.name: overrides.get(dim.name, usual[dim.role]) for dim in self.dims}
 
-    def extremes(self) -> Iterator[dict[str, int]]:
-        """Very small and very large sizes, to find what is clamped in between."""
-        for size in ({"batch": 1, "length": 1, "side": 32}, {"batch": 509, "length": 2053, "side": 1184}):
-            if self.dims:
-                yield {dim.name: size[dim.role] for dim in self.dims}
-
     def analysis(self, overrides: Mapping[str, int], nominal: Mapping[str, int]) -> Iterator[dict[str, int]]:
         """Sizes to analyse the model with, the most telling first.
 

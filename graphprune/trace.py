@@ -21,6 +21,7 @@ from graphprune.propagation import Propagation
 from graphprune.runtime import EvaluationError
 from graphprune.shape_run import run_rest
 from graphprune.sizes import Interface
+from graphprune.unsettled import Run, unsettled
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,8 @@ class Trace:
         traced: False if no assignment was free of contradictions: the shapes are then those that
             static inference gives for the nominal sizes.
         symbolic: further axes that are not fixed: those that static inference names after a symbolic
-            dim, those that a very small or very large input changes (``min(length, 512)``), and, behind an
-            operator whose output sizes depend on data or where the two assignments agree in some dim, those
-            whose size static inference can't tell.
+            dim; and of the values that are `unsettled`, or where the two assignments agree in some dim,
+            those whose size static inference can't tell.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -65,15 +65,6 @@ class Trace:
             return True
         axis %= max(len(shape), 1)
         return len(shape) != len(nominal) or shape[axis] != nominal[axis] or (name, axis) in self.symbolic
-
-
-@dataclass(frozen=True)
-class _Run:
-    """Shapes and values under one assignment."""
-
-    sizes: Mapping[str, int]
-    shapes: Mapping[str, tuple[int, ...]]
-    values: Mapping[str, np.ndarray]
 
 
 def trace(model: Model, dims: Mapping[str, int] | None = None) -> Trace:
@@ -103,14 +94,11 @@ def trace(model: Model, dims: Mapping[str, int] | None = None) -> Trace:
         run = _static_run(model.ir, skeleton, interface, sizes)
     analysis, nominal = analysis or run, nominal or run
     differ = not analysis.sizes.items() & nominal.sizes.items()
-    doubtful = _data_dependent(model.ir.graph, analysis.shapes) if differ else analysis.shapes
+    doubtful = analysis.shapes
+    if differ:
+        names = unsettled(model.ir.graph, analysis, nominal)
+        doubtful = {name: shape for name, shape in analysis.shapes.items() if name in names}
     symbolic = _symbolic_axes(skeleton, interface, doubtful)
-    for probe in interface.extremes():
-        extreme = None
-        if probe not in (analysis.sizes, nominal.sizes):
-            extreme = _first_run(model.ir, skeleton, interface, iter([probe]))
-        if extreme is not None:
-            symbolic |= _differing_axes(analysis.shapes, extreme.shapes)
     return Trace(
         shapes=analysis.shapes,
         nominal=nominal.shapes,
@@ -124,7 +112,7 @@ def trace(model: Model, dims: Mapping[str, int] | None = None) -> Trace:
 
 def _first_run(
     model: ir.Model, skeleton: Skeleton, interface: Interface, candidates: Iterator[dict[str, int]]
-) -> _Run | None:
+) -> Run | None:
     """The run under the first of ``candidates`` that contradicts nothing."""
     for sizes in candidates:
         try:
@@ -144,7 +132,7 @@ def _first_run(
     return None
 
 
-def _static_run(model: ir.Model, skeleton: Skeleton, interface: Interface, sizes: dict[str, int]) -> _Run:
+def _static_run(model: ir.Model, skeleton: Skeleton, interface: Interface, sizes: dict[str, int]) -> Run:
     """What static inference alone tells."""
     try:
         shapes = interface.shapes(sizes)
@@ -153,14 +141,14 @@ def _static_run(model: ir.Model, skeleton: Skeleton, interface: Interface, sizes
     return _complete(model, Propagation(model, skeleton.infer(shapes, sizes=sizes)), sizes)
 
 
-def _complete(model: ir.Model, known: Propagation, sizes: Mapping[str, int]) -> _Run:
+def _complete(model: ir.Model, known: Propagation, sizes: Mapping[str, int]) -> Run:
     """Add the constants to the values."""
     constants = {
         value.name or "": value.const_value.numpy()
         for value in model.graph.initializers.values()
         if is_constant(value) and value.const_value is not None and _is_small(value.const_value)
     }
-    return _Run(sizes, known.shapes, constants | known.values)
+    return Run(sizes, known.shapes, constants | known.values)
 
 
 def _is_small(tensor: ir.TensorProtocol) -> bool:
@@ -169,34 +157,6 @@ def _is_small(tensor: ir.TensorProtocol) -> bool:
         tensor.size <= SMALL_ELEMENTS
         and tensor.dtype != ir.DataType.STRING
         and (not tensor.dtype.is_floating_point() or tensor.size <= 1)
-    )
-
-
-#: Their output sizes depend on what the inputs hold.
-_DATA_DEPENDENT = frozenset({
-    "Compress", "If", "Loop", "NonMaxSuppression", "NonZero", "Scan", "StringSplit", "Unique",
-})  # fmt: skip
-
-
-def _data_dependent(graph: ir.Graph, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]]:
-    """Values that may get their sizes from what others hold."""
-    found: set[ir.Value] = set()
-    for node in graph:
-        if node.op_type in _DATA_DEPENDENT or any(value in found for value in node.inputs):
-            found.update(node.outputs)
-    names = {value.name for value in found}
-    return {name: shape for name, shape in shapes.items() if name in names}
-
-
-def _differing_axes(
-    first: Mapping[str, tuple[int, ...]], second: Mapping[str, tuple[int, ...]]
-) -> frozenset[tuple[str, int]]:
-    return frozenset(
-        (name, axis)
-        for name, shape in first.items()
-        if len(second.get(name, ())) == len(shape)
-        for axis, (a, b) in enumerate(zip(shape, second[name], strict=True))
-        if a != b
     )
 
 
