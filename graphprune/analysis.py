@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from graphprune.algebra import Algebra, Axis
@@ -129,7 +130,25 @@ class Analysis:
         for axis, reason in numeric_shape_uses(self.model.ir.graph, self.axes, self.algebra):
             self._freeze(axis, reason)
         self._freeze_unseen()
+        self._keep_nonempty()
         return self
+
+    def _keep_nonempty(self) -> None:
+        """Freezes one position of each axis that could lose all, though each group keeps a unit.
+
+        Rows that are all pairs of some units can't: one of each is left.  A piece of a product that ends
+        inside a factor (``heads x dims`` sliced in the middle of a head) can.
+        """
+        for axes in self.axes.values():
+            for axis in axes:
+                rows = self.algebra.live(axis)
+                if rows.shape[1] < 2 or (rows == 0).all(axis=1).any():
+                    continue
+                if not any(
+                    _is_product(rows[(rows > 0).sum(axis=1) == k]) for k in np.arange(rows.shape[1]) + 1
+                ):
+                    first = replace(axis, labels=rows[:1])
+                    self._freeze(first, Reason("without this position, nothing might be left of a tensor"))
 
     def _freeze_unseen(self) -> None:
         """A parameter axis that no value has: whatever its rule sums there, nothing can be cut with it."""
@@ -206,6 +225,14 @@ class Analysis:
             shape = self.trace.shapes.get(value.name or "")
             if shape is not None:
                 self.axes[value.name or ""] = [self.algebra.plain(n, why) for n in shape]
+
+
+def _is_product(rows: npt.NDArray[np.int32]) -> bool:
+    """Are these rows all combinations of their columns' units?"""
+    if not len(rows):
+        return False
+    expected = np.prod([len(set(column) - {0}) or 1 for column in rows.T.tolist()], dtype=np.int64)
+    return len(np.unique(rows, axis=0)) == int(expected)
 
 
 def touched(node: ir.Node) -> Iterator[ir.Value]:

@@ -9,6 +9,7 @@ now runs over what is left.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,19 +18,22 @@ import onnx_ir as ir
 
 from graphprune.analysis import Analysis
 from graphprune.axes_kept import Keep, Keeps, touches
-from graphprune.compare import compare_outputs, run, session
+from graphprune.compare import Difference, compare_outputs, run, session
 from graphprune.errors import ValidationError
 from graphprune.foreign import foreign_nodes, runnable
 from graphprune.model import Model
+from graphprune.noise import random_weights
 from graphprune.rewrite.context import RepairContext
-from graphprune.rewrite.cut import in_memory, repair_node, slice_parameters, take
+from graphprune.rewrite.cut import cut, in_memory, repair_node, slice_parameters, take
 from graphprune.rewrite.sizes import CutSizes
 from graphprune.sample_inputs import sample_inputs
 from graphprune.sizes import Interface
 
 Removed = npt.NDArray[np.bool_]
 #: Operators that are not finite at zero, and the input in question.
-_SINGULAR_AT_ZERO = {"Div": 1, "Mod": 1, "Reciprocal": 0, "Log": 0, "Pow": 0}
+_SINGULAR_AT_ZERO = {
+    "Div": 1, "Mod": 1, "Reciprocal": 0, "Log": 0, "Pow": 0, "ReduceLogSum": 0, "ReduceLogSumExp": 0,
+}  # fmt: skip
 #: A few hundred units in the last place: sums of other lengths round differently, layer by layer.
 _ROUNDING = {
     ir.DataType.DOUBLE: 1e-10,
@@ -64,8 +68,23 @@ class Verdict:
     not_run: list[str] = field(default_factory=list)
 
 
-def masked_reference(analysis: Analysis, removed: Removed) -> tuple[Model, list[str]]:
-    """The original graph with removed slices zeroed, and the nodes that work on kept positions only."""
+@dataclass(frozen=True)
+class Reference:
+    """What the pruned model must equal.
+
+    Attributes:
+        model: original sizes, removed slices at zero.
+        statistics: nodes that work on kept positions only because a statistic runs over the cut.
+        as_analysed: positions are held along a runtime size, so only the analysis sizes can be run.
+    """
+
+    model: Model
+    statistics: list[str]
+    as_analysed: bool
+
+
+def masked_reference(analysis: Analysis, removed: Removed) -> Reference:
+    """The original graph with removed slices zeroed."""
     keeps = Keeps(analysis, removed)
     statistics = {
         node: None
@@ -82,7 +101,18 @@ def masked_reference(analysis: Analysis, removed: Removed) -> tuple[Model, list[
         repair_node(sizes, keeps, old, nodes[old])
         _embed(sizes, keeps, old, nodes[old])
     names = [f"{node.op_type} '{node.name or node.outputs[0].name}'" for node in statistics]
-    return model, sorted(names)
+    return Reference(model, sorted(names), any(_cuts_runtime_size(keeps, node) for node in embedded))
+
+
+def _cuts_runtime_size(keeps: Keeps, node: ir.Node) -> bool:
+    values = [*((v, keeps.of_input(node, i)) for i, v in enumerate(node.inputs) if v is not None)]
+    values += [(v, keeps.of_output(node, i)) for i, v in enumerate(node.outputs)]
+    trace = keeps.analysis.trace
+    return any(
+        mask is not None and not value.is_initializer() and trace.is_dynamic(value.name or "", d)
+        for value, masks in values
+        for d, mask in enumerate(masks)
+    )
 
 
 def _singular_nodes(keeps: Keeps) -> list[ir.Node]:
@@ -168,8 +198,13 @@ def rounding(model: Model) -> float:
     return max((_ROUNDING[t] for t in types if t in _ROUNDING), default=_ROUNDING[ir.DataType.FLOAT])
 
 
-def run_sizes(analysis: Analysis) -> list[dict[str, int]]:
-    """Two sets of input sizes: the nominal ones, and others, with a batch of two."""
+def run_sizes(analysis: Analysis, *, as_analysed: bool) -> list[dict[str, int]]:
+    """Two sets of input sizes: the nominal ones, and others, with a batch of two.
+
+    Only those of the analysis when the reference holds positions along a runtime size (batch times heads).
+    """
+    if as_analysed:
+        return [dict(analysis.trace.dims)]
     nominal = dict(analysis.trace.nominal_dims)
     other = dict(analysis.trace.dims)
     for dim in Interface(analysis.model.ir).dims:
@@ -199,40 +234,56 @@ def verify(
     Raises:
         ValidationError: the outputs differ, or one of the models does not run.
     """
-    reference, statistics = masked_reference(analysis, removed)
+    reference = masked_reference(analysis, removed)
     not_run = [f"{n.op_type} '{n.name}'" for n in foreign_nodes(analysis.model.ir.graph)]
-    verdict = Verdict(0.0, 0.0, [], not statistics, statistics, not_run)
+    verdict = Verdict(0.0, 0.0, [], not reference.statistics, reference.statistics, not_run)
     original = runnable(analysis.model)
     if not original.ir.graph.outputs:
         message = "no part of the model can be run"
         because = f"onnxruntime does not know {not_run[0]}, and the shape of what it makes is not declared"
         raise ValidationError(message, because=because, hint="--no-verify")
-    expected, actual = session(runnable(reference)), session(runnable(pruned))
     accepted = rounding(analysis.model) if tolerance is None else tolerance
-    for number, dims in enumerate(run_sizes(analysis)):
-        feeds = sample_inputs(original, dims, np.random.default_rng(seed + number))
-        differences = compare_outputs(run(expected, feeds), run(actual, feeds))
-        shapes = {name: list(array.shape) for name, array in feeds.items()}
+    sizes = run_sizes(analysis, as_analysed=reference.as_analysed)
+    feeds = [sample_inputs(original, s, np.random.default_rng(seed + i)) for i, s in enumerate(sizes)]
+    for given, differences in zip(feeds, _differences(reference.model, pruned, feeds), strict=True):
         verdict = replace(
             verdict,
             max_error=max(verdict.max_error, *(d.max_error for d in differences)),
             scale=max(verdict.scale, *(d.scale for d in differences)),
-            runs=[*verdict.runs, shapes],
+            runs=[*verdict.runs, {name: list(array.shape) for name, array in given.items()}],
         )
         for difference in differences:
-            if not np.isfinite(difference.scale) or difference.compared == 0:
+            if difference.compared == 0:
                 message = f"output '{difference.output}' is not finite on random inputs"
                 raise ValidationError(
                     message,
                     because="the pruned model can't be verified on it; nothing was written",
                     hint="--no-verify, if the original is known to be right",
                 )
-            if not difference.within(accepted):
-                message = f"the pruned model differs from the masked original by {difference.max_error:.3g}"
-                raise ValidationError(
-                    message,
-                    where=f"output '{difference.output}', values up to {difference.scale:.3g}",
-                    because="the cut is not what the plan says; nothing was written",
-                    hint="please report this model's `graphprune inspect --json`",
-                )
+            _require_equal(difference, accepted, "the masked original")
+    with random_weights(analysis, seed):
+        noisy = masked_reference(analysis, removed).model, cut(analysis, removed)
+    for differences in _differences(*noisy, feeds[:1]):
+        for difference in differences:
+            if difference.compared and np.isfinite(difference.max_error):
+                _require_equal(difference, accepted, "the masked original, both with random weights,")
     return verdict
+
+
+def _differences(
+    reference: Model, pruned: Model, feeds: Sequence[Mapping[str, npt.NDArray[np.generic]]]
+) -> Iterator[list[Difference]]:
+    expected, actual = session(runnable(reference)), session(runnable(pruned))
+    for given in feeds:
+        yield compare_outputs(run(expected, given), run(actual, given))
+
+
+def _require_equal(difference: Difference, tolerance: float, what: str) -> None:
+    if not difference.within(tolerance):
+        message = f"the pruned model differs from {what} by {difference.max_error:.3g}"
+        raise ValidationError(
+            message,
+            where=f"output '{difference.output}', values up to {difference.scale:.3g}",
+            because="the cut is not what the plan says; nothing was written",
+            hint="please report this model's `graphprune inspect --json`",
+        )

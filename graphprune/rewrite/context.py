@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from graphprune.axes_kept import Mask
 from graphprune.constants import is_constant
+from graphprune.names import unique_name
 from graphprune.rewrite.sizes import CutSizes
 
 
@@ -90,11 +91,7 @@ class RepairContext:
         """A new initializer beside this node; shared constants are never changed in place."""
         graph = self.node.graph
         assert isinstance(graph, ir.Graph)
-        base = f"{self.node.outputs[0].name}/{name}"
-        unique, n = base, 1
-        while unique in graph.initializers:
-            n += 1
-            unique = f"{base}_{n}"
+        unique = unique_name(graph, f"{self.node.outputs[0].name}/{name}")
         value = ir.Value(
             name=unique,
             type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
@@ -124,7 +121,7 @@ class RepairContext:
         """Inserts a node before this one and returns its output."""
         graph = self.node.graph
         assert isinstance(graph, ir.Graph)
-        full = f"{self.node.outputs[0].name}/{name}"
+        full = unique_name(graph, f"{self.node.outputs[0].name}/{name}")
         node = ir.node(op_type, list(inputs), dict(attributes or {}), name=full)
         node.outputs[0].name = full
         if inputs[0].dtype is not None:
@@ -157,10 +154,10 @@ class RepairContext:
         offset = rank - length
         fixed, scaled = {}, {}
         for d, n in entries.items():
-            if now is not None and int(now[d]) in (n, -1):
+            if now is not None and self._follows(int(now[d]), d, n):
                 continue
             name = self.node.outputs[out].name or ""
-            if now is not None and self._sizes.trace.is_dynamic(name, d + offset):
+            if now is not None and now[d] > 0 and self._sizes.trace.is_dynamic(name, d + offset):
                 scaled[d] = Fraction(n, int(now[d]))
             else:
                 fixed[d] = n
@@ -170,6 +167,15 @@ class RepairContext:
             self._overwrite(i, fixed, length)
         if scaled:
             self._scale(i, scaled, length)
+
+    def _follows(self, asked: int, d: int, size: int) -> bool:
+        """Does this entry of a computed shape give the size by itself?  -1 infers, 0 copies."""
+        if asked in (size, -1):
+            return True
+        if asked != 0 or self.node.op_type != "Reshape" or self.attr_int("allowzero", 0):
+            return False
+        copied = self.keep_in[0][d]
+        return (self.shape_in(0)[d] if copied is None else int(copied.sum())) == size
 
     def _overwrite(self, i: int, fixed: Mapping[int, int], length: int) -> None:
         value = self.node.inputs[i]

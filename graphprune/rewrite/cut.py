@@ -12,6 +12,7 @@ import onnx_ir.passes.common as common
 from graphprune.analysis import Analysis, Use
 from graphprune.axes_kept import Keep, Keeps, Mask, touches
 from graphprune.model import Model
+from graphprune.names import unique_name
 from graphprune.rewrite.context import RepairContext
 from graphprune.rewrite.registry import REPAIRS
 from graphprune.rewrite.sizes import CutSizes
@@ -92,10 +93,7 @@ def _variant(
     assert old is not None
     assert value.const_value is not None
     base = value.name or "constant"
-    name, n = base, 1
-    while not in_place and name in graph.initializers:
-        n += 1
-        name = f"{base}/cut{n}"
+    name = base if in_place else unique_name(graph, f"{base}/cut")
     tensor = change(value.const_value, keep, name)
     new = ir.Value(
         name=name,

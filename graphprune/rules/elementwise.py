@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from graphprune.algebra import Axis
-from graphprune.rules.context import Context
+from graphprune.rules.context import Blocked, Context
 from graphprune.rules.registry import rule
 
 # f(0) = 0: a slice that is zero stays zero.
 ZERO_TO_ZERO = (
     "Abs", "Asin", "Asinh", "Atan", "Atanh", "Cast", "Ceil", "Celu",
     "Elu", "Erf", "Floor", "Gelu", "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg", "Relu", "Round",
-    "Selu", "Shrink", "Sign", "Sin", "Sinh", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
+    "Selu", "Sign", "Sin", "Sinh", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
 )  # fmt: skip
 NOT_ZERO_TO_ZERO = (
     "Acos", "Acosh", "BitwiseNot", "Cos", "Cosh", "Exp", "HardSigmoid", "IsInf", "IsNaN", "Log", "Not",
-    "Reciprocal", "Sigmoid", "Softplus",
+    "Reciprocal", "Shrink", "Sigmoid", "Softplus",
 )  # fmt: skip
 
 
@@ -79,6 +79,9 @@ def cast_like(ctx: Context) -> list[list[Axis]]:
 @rule("Dropout")
 def dropout(ctx: Context) -> list[list[Axis]]:
     """Every axis is carried; the mask is true where the data is zero."""
+    if ctx.has(2) and ctx.scalar(2) != 0:
+        message = "training_mode is not known to be off"
+        raise Blocked(message)
     x = ctx.axes(0)
     return [x, *([a.nonzero() for a in x] for _ in ctx.node.outputs[1:])]
 

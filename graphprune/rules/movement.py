@@ -85,6 +85,8 @@ def split(ctx: Context) -> list[list[Axis]]:
     out, start = [], 0
     for i in range(len(ctx.node.outputs)):
         size = ctx.out_shape(i)[at]
+        if ctx.is_dynamic(at, i):
+            ctx.freeze(x[at], "the sizes of its pieces are computed at run time")
         piece = _piece(ctx, x[at], np.arange(start, start + size))
         out.append([*x[:at], piece, *x[at + 1 :]])
         start += size

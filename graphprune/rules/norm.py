@@ -42,12 +42,13 @@ def batch_norm(ctx: Context) -> list[list[Axis]]:
     x = ctx.axes(0)
     channels = x[1] if len(x) > 1 else ctx.plain(1)
     _channel_parameters(ctx, channels, (1, 2, 3, 4))
-    return _first_output_only(ctx, _shifted(x))
+    return _first_output_only(ctx, _shifted(ctx, x))
 
 
-def _shifted(x: list[Axis]) -> list[Axis]:
-    """A bias per channel: zero stays zero along the channels only."""
-    return [axis if d == 1 else axis.nonzero() for d, axis in enumerate(x)]
+def _shifted(ctx: Context, x: list[Axis]) -> list[Axis]:
+    """A bias per channel: zero stays zero along the channels only, and only if the bias is zero there."""
+    bias_is_zero = not ctx.has(2) or all(axis.zero for axis in ctx.axes(2))
+    return [axis if d == 1 and bias_is_zero else axis.nonzero() for d, axis in enumerate(x)]
 
 
 @rule("InstanceNormalization")
@@ -57,7 +58,7 @@ def instance_norm(ctx: Context) -> list[list[Axis]]:
     for axis in x[2:]:
         ctx.statistic(axis, _CHANGED)
     _channel_parameters(ctx, x[1], (1, 2))
-    return [_shifted(x)]
+    return [_shifted(ctx, x)]
 
 
 @rule("GroupNormalization", since=18)
@@ -75,7 +76,7 @@ def group_norm(ctx: Context) -> list[list[Axis]]:
     for i in (1, 2):
         scale = ctx.axes(i)[0]
         ctx.equate(scale, x[1] if scale.size == x[1].size else outer)
-    return [_shifted([x[0], merge([outer, inner]), *x[2:]])]
+    return [_shifted(ctx, [x[0], merge([outer, inner]), *x[2:]])]
 
 
 @rule("LayerNormalization", "RMSNormalization", since=17)
@@ -93,11 +94,16 @@ def layer_norm(ctx: Context) -> list[list[Axis]]:
             for a, b in zip(reversed(x), reversed(ctx.axes(i)), strict=False):
                 if b.size != 1:
                     ctx.equate(a, b)
-    return _first_output_only(ctx, [a.nonzero() for a in x[:first]] + x[first:])
+    bias_is_zero = not ctx.has(2) or all(axis.zero for axis in ctx.axes(2))
+    normed = [a if bias_is_zero else a.nonzero() for a in x[first:]]
+    return _first_output_only(ctx, [a.nonzero() for a in x[:first]] + normed)
 
 
 def _along(ctx: Context, axis: int, text: str) -> list[list[Axis]]:
     x = ctx.axes(0)
+    if not x:
+        message = "a scalar has no axis"
+        raise Blocked(message)
     ctx.statistic(x[axis], text)
     return [[a.nonzero() for a in x]]
 
@@ -106,7 +112,7 @@ def _along(ctx: Context, axis: int, text: str) -> list[list[Axis]]:
 def softmax_flattened(ctx: Context) -> list[list[Axis]]:
     """Before opset 13 the input is seen as a matrix: all axes from ``axis`` on are normalised together."""
     x = ctx.axes(0)
-    for axis in x[ctx.attr_int("axis", 1) % len(x) :]:
+    for axis in x[ctx.attr_int("axis", 1) % max(len(x), 1) :]:
         ctx.statistic(axis, "a softmax runs over this axis")
     return [[a.nonzero() for a in x]]
 
