@@ -71,15 +71,15 @@ def _clamps(node: ir.Node, first: Run, second: Run) -> bool:
             *(run.shapes.get(value.name or "", ()) for value in (source, out) for run in (first, second))
         )
     if node.op_type in _CLAMPING_NUMBERS:
-        result = [run.values.get(out.name or "") for run in (first, second)]
-        for value in node.inputs:
-            read = [run.values.get(value.name or "") for run in (first, second)] if value else [None]
-            if any(a is None for a in (*read, *result)):
-                continue
-            moved = not np.array_equal(read[0], read[1])
-            if moved and np.array_equal(result[0], result[1]):
-                return True
+        moved = any(_differ(value, first, second) is True for value in node.inputs if value is not None)
+        return moved and _differ(out, first, second) is False
     return False
+
+
+def _differ(value: ir.Value, first: Run, second: Run) -> bool | None:
+    """Does a small value hold other numbers in the second run?  None if it is not known."""
+    a, b = first.values.get(value.name or ""), second.values.get(value.name or "")
+    return None if a is None or b is None else not np.array_equal(a, b)
 
 
 def _stands_still(

@@ -204,6 +204,43 @@ def test_recorded_shapes_are_those_of_the_cut_model() -> None:
             assert sizes == [d.dim_value for d in value.type.tensor_type.shape.dim], value.name
 
 
+def test_recorded_symbolic_size_that_shrinks_is_left_open() -> None:
+    """The name is no longer true, and the size of the analysis would be wrong for every other batch."""
+    original = build(
+        "(float[batch, 6, 8] x) => (float[batch, 6, 8] y)",
+        """
+        q = MatMul (x, a.w) r = Reshape (q, split) t = Transpose <perm = [0, 2, 1, 3]> (r)
+        m = Reshape (t, merged) p = Relu (m) s = Shape (m) n = ReduceProd <keepdims = 0> (s)
+        flat = Unsqueeze (n, zero) f = Reshape (p, flat) u = Reshape (f, back)
+        v = Transpose <perm = [0, 2, 1, 3]> (u) o = Reshape (v, rows) y = MatMul (o, b.w)
+        """,
+        {
+            "a.w": (8, 16), "b.w": (16, 8), "split": [0, 0, 4, 4], "merged": [-1, 6, 4], "zero": [0],
+            "back": [-1, 4, 6, 4], "rows": [0, 0, 16],
+        },
+    )  # fmt: skip
+    original.graph.value_info.append(
+        helper.make_tensor_value_info("m", onnx.TensorProto.FLOAT, ["4*batch", 6, 4])
+    )
+    graph = analyze(load(original))
+    removed = np.zeros(len(graph.analysis.algebra), bool)
+    heads = next(g for g in graph.groups if g.id == "a.w:1")
+    assert heads.prunable
+    removed[heads.units[[1]]] = True
+    pruned = cut(graph.analysis, removed).to_proto()
+    (dims,) = [v.type.tensor_type.shape.dim for v in pruned.graph.value_info if v.name == "m"]
+    changed = [d for d, size in enumerate((None, 6, 4)) if size is None or dims[d].dim_value != size]
+    assert 0 in changed
+    assert not dims[0].HasField("dim_value")
+    assert not dims[0].dim_param
+    plan = make_plan(graph, removed, {})
+    for batch in (1, 2, 3):
+        inputs = feeds(original, batch=batch)
+        for expected, found in zip(run(masked(original, plan), inputs), run(pruned, inputs), strict=True):
+            assert np.abs(expected).max() > 1e-3
+            assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
 def test_nothing_removed_changes_nothing() -> None:
     graph = graph_of("attention")
     removed = np.zeros(len(graph.analysis.algebra), bool)

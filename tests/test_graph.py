@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import networkx as nx
 import numpy as np
 import onnx
@@ -32,7 +34,7 @@ def test_explain_lists_what_goes_together() -> None:
     assert (found.value, found.axis, found.size) == ("a.w", 1, 10)
     assert found.members == [("a.b", 0), ("a.w", 1), ("b.w", 0)]
     assert found.groups == ["a.w:1"]
-    assert found.reasons == []
+    assert (found.blocked, found.reasons, found.chain) == ({}, [], [])
 
 
 def test_explain_takes_activations_and_negative_axes() -> None:
@@ -50,6 +52,7 @@ def test_explain_gives_the_reason_of_the_unknown_operator_and_the_way_to_it() ->
 def test_chain_leads_through_every_node_to_the_model_output() -> None:
     found = graph_of("cnn").explain("fc.w", 0)
     assert found.reasons == ["model output 'y'"]
+    assert (found.groups, found.blocked) == ([], {"fc.w:0": "model output 'y'"})
     assert [(s.source, s.op_type, s.target) for s in found.chain] == [(("fc.w", 0), "Gemm", ("y", 1))]
 
 
@@ -68,15 +71,54 @@ def test_explain_of_an_input_is_its_own_reason() -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_axis_of_every_tensor_can_be_explained(name: str) -> None:
-    graph = graph_of(name)
+    graph, trace = graph_of(name), graph_of(name).analysis.trace
     tensors = [*graph.analysis.axes, *graph.model.ir.graph.initializers]
     for tensor in tensors:
         for d, axis in enumerate(graph.axes_named(tensor)):
             found = graph.explain(tensor, d)
-            assert found.size == axis.size
+            nominal = trace.nominal.get(tensor)
+            assert found.size == (axis.size if nominal is None else nominal[d])
+            assert found.size == axis.size or trace.is_dynamic(tensor, d)
             assert "not frozen" not in found.reasons, (tensor, d)
             # Prunable as a whole, or with a reason: never neither.
             assert found.reasons or found.groups, (tensor, d)
+            # Every group is either one that can shrink or one with a reason.
+            assert found.groups == [g.id for g in graph.groups_of(axis) if g.prunable]
+            expected = {g.id: g.reason for g in graph.groups_of(axis) if not g.prunable}
+            assert found.blocked == expected
+            assert all(found.blocked.values()), (tensor, d)
+            assert found.reasons or not found.chain
+
+
+def test_size_is_the_one_a_user_would_run_with() -> None:
+    graph = analyze(load(NETWORKS["attention"]()), {"time": 9})
+    assert [graph.explain("x", axis).size for axis in range(3)] == [1, 9, 12]
+    assert [graph.explain("o.w", axis).size for axis in range(2)] == [12, 12]
+
+
+@pytest.mark.parametrize(("tensor", "axis"), [("qkv.w", 1), ("qkv.b", 0), ("m", 2)])
+def test_axis_of_several_factors_shrinks_by_heads_but_not_by_which_of_q_k_v(tensor: str, axis: int) -> None:
+    """A product of [3, heads, head_dim]: blocked in one factor, so not blocked as a whole."""
+    found = graph_of("attention_fused_gather").explain(tensor, axis)
+    assert found.groups == ["qkv.w:1/heads", "qkv.w:1/head_dim"]
+    assert found.blocked == {
+        "qkv.w:1": "this one position alone makes a tensor (Gather 'Gather_q')",
+        "qkv.w:1#2": "this one position alone makes a tensor (Gather 'Gather_k')",
+        "qkv.w:1#3": "this one position alone makes a tensor (Gather 'Gather_v')",
+    }
+    assert (found.size, found.reasons, found.chain) == (36, [], [])
+    assert found.members == [("o.w", 0), ("qkv.b", 0), ("qkv.w", 1)]
+
+
+def test_explain_suggests_what_may_have_been_meant() -> None:
+    for given, meant in (("stem.ww", "stem.w"), ("stm.bias", "stem.b"), ("fc.v", "fc.w")):
+        with pytest.raises(UsageError, match=f"no tensor '{given}'") as caught:
+            graph_of("cnn").explain(given)
+        hint = caught.value.hint or ""
+        assert meant in hint.removeprefix("one of ").split(", ")
+    with pytest.raises(UsageError) as caught:
+        graph_of("cnn").explain("zzzzzz")
+    assert caught.value.hint == "a name that `graphprune inspect` lists"
 
 
 def test_explain_refuses_what_is_not_there() -> None:
@@ -117,6 +159,14 @@ def test_prunable_fraction_counts_elements_that_can_go() -> None:
     # Everything but the output's bias has a prunable axis.
     total = 6 * 10 + 10 + 10 * 8 + 8 + 8 * 3 + 3
     assert graph.prunable_params_fraction() == pytest.approx(1 - 3 / total)
+
+
+def test_analyze_takes_what_load_takes(tmp_path: Path) -> None:
+    onnx.save(NETWORKS["cnn"](), tmp_path / "m.onnx")
+    for source in (tmp_path / "m.onnx", str(tmp_path / "m.onnx"), NETWORKS["cnn"]()):
+        graph = analyze(source)
+        assert shapes(graph) == shapes(graph_of("cnn"))
+    assert analyze(tmp_path / "m.onnx").sha256 == load(tmp_path / "m.onnx").sha256
 
 
 # ---- metamorphic --------------------------------------------------------------------------------

@@ -101,9 +101,12 @@ def test_align_larger_than_every_width_leaves_nothing_to_cut() -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"include": ["a.w*"]}, {"a.w:0", "stem.w:0"}),  # stem's group holds a.w:1
+        ({"include": ["a.w*"]}, {"a.w:0"}),  # stem's group holds a.w:1, but is not made by it
+        ({"include": ["Conv_a"]}, {"a.w:0"}),
+        ({"include": ["stem.w"]}, {"stem.w:0"}),
         ({"include": ["a.w:0"]}, {"a.w:0"}),
-        ({"include": ["Conv_b"], "exclude": ["fc.w"]}, {"a.w:0"}),
+        ({"include": ["Conv_s", "Conv_a"], "exclude": ["fc.w"]}, {"a.w:0"}),  # any member
+        ({"include": ["Conv_s", "Conv_a"], "exclude": ["b.w:1"]}, {"stem.w:0"}),
         ({"exclude": ["stem.*"]}, {"a.w:0"}),
         ({"exclude": ["a.bn.mean"]}, {"stem.w:0"}),
         ({"include": ["*"]}, {"a.w:0", "stem.w:0"}),
@@ -112,6 +115,30 @@ def test_align_larger_than_every_width_leaves_nothing_to_cut() -> None:
 def test_include_and_exclude(options: dict[str, Any], expected: set[str]) -> None:
     plan = api.plan(graph_of("cnn"), target={"macs": 0.85}, **options)
     assert set(kept(plan)) == expected
+
+
+def test_include_of_a_layer_leaves_the_groups_it_merely_reads_alone() -> None:
+    """By the module path that exporters note; layer b reads both groups and makes neither."""
+    model = NETWORKS["cnn"]()
+    for node in model.graph.node:
+        entry = node.metadata_props.add()
+        scopes = ["", f"layers.{node.output[0]}", node.name]
+        entry.key, entry.value = "pkg.torch.onnx.name_scopes", str(scopes)
+    graph = analyze(load(model))
+    assert set(kept(api.plan(graph, target={"macs": 0.85}, include=["layers.a"]))) == {"a.w:0"}
+    assert set(kept(api.plan(graph, target={"macs": 0.85}, include=["layers.s"]))) == {"stem.w:0"}
+    assert set(kept(api.plan(graph, target={"macs": 0.85}, exclude=["layers.fc", "layers.y"]))) == {"a.w:0"}
+    with pytest.raises(TargetError, match="cannot reach") as caught:
+        api.plan(graph, target={"macs": 0.85}, include=["layers.b"])
+    assert "0 groups allow" in (caught.value.where or "")
+    assert "to admit the 2 groups that the options leave out" in (caught.value.hint or "")
+
+
+def test_include_of_what_no_group_is_made_by_is_refused() -> None:
+    """The BatchNorm's parameters go with the stem; to exclude the stem by them is fine."""
+    with pytest.raises(UsageError, match=r"'stem\.bn\.\*' matches no group"):
+        api.plan(graph_of("cnn"), target={"macs": 0.85}, include=["stem.bn.*"])
+    assert set(kept(api.plan(graph_of("cnn"), target={"macs": 0.85}, exclude=["stem.bn.*"]))) == {"a.w:0"}
 
 
 @pytest.mark.parametrize("which", ["include", "exclude"])
@@ -170,6 +197,27 @@ def test_nothing_to_prune_is_unreachable_and_no_crash() -> None:
     with pytest.raises(TargetError, match="cannot reach") as caught:
         api.plan(graph_of("cnn"), target={"macs": 0.9}, exclude=["*"])
     assert "0 groups allow keeps macs 100.0%" in (caught.value.where or "")
+    assert "to admit the 2 groups that the options leave out" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("options", "because", "hint"),
+    [
+        ({}, "each group keeps 10%; blocked: ", "a larger target, a --floor below 0.1"),
+        ({"floor": 0.0}, "each group keeps 0%; blocked: ", "a larger target"),
+        (
+            {"floor": 0.5, "align": 2},
+            "each group keeps 50% and a multiple of 2; blocked: ",
+            "a larger target, a smaller --align, a --floor below 0.5",
+        ),
+    ],
+)
+def test_unreachable_suggests_only_what_would_help(options: dict[str, Any], because: str, hint: str) -> None:
+    with pytest.raises(TargetError) as caught:
+        api.plan(graph_of("cnn"), target={"macs": 0.01}, **options)
+    # The classifier's rows, of 9 parameters each, before the stem's input and kernels.
+    assert caught.value.because == f"{because}model output 'y'; model input 'x'"
+    assert caught.value.hint == hint
 
 
 @pytest.mark.parametrize("allocator", ["uniform", "global"])

@@ -85,9 +85,7 @@ def test_peak_memory_is_the_models_own(model: Path, tmp_path: Path) -> None:
         [onnx.numpy_helper.from_array(weight, "w")],
     )
     opsets = [onnx.helper.make_opsetid("", 17)]
-    onnx.save(
-        onnx.helper.make_model(graph, ir_version=8, opset_imports=opsets), tmp_path / "l.onnx"
-    )
+    onnx.save(onnx.helper.make_model(graph, ir_version=8, opset_imports=opsets), tmp_path / "l.onnx")
     del weight, graph
     large, small = profile([tmp_path / "l.onnx", model], repeat=1, warmup=1, ops=False).runs
     assert large.peak_rss_bytes is not None

@@ -58,12 +58,47 @@ def test_fractions(metric: str, amount: float | str, fraction: float) -> None:
 
 @pytest.mark.parametrize(
     "amount",
-    [0, 0.0, 1.0, 1, 1.4, -0.5, float("nan"), "0%", "100%", "140%", "-5%", "8M", "1", "1e99", "nan%"],
+    [0, 0.0, 1.0, 1, 1.4, -0.5, float("nan"), "0%", "100%", "140%", "-5%", "nan%"],
 )
 def test_out_of_range_is_refused(amount: float | str) -> None:
     with pytest.raises(UsageError, match="out of range") as caught:
         fractions({"macs": amount}, DENSE)
     assert "more than 0 %, less than 100 %" in (caught.value.because or "")
+
+
+@pytest.mark.parametrize(
+    ("metric", "amount", "whole"),
+    [
+        ("macs", "8M", 4_000_000),
+        ("macs", "4M", 4_000_000),  # exactly what it has
+        ("macs", "1e99", 4_000_000),
+        ("macs", "1", 4_000_000),
+        ("params", "10001", 10_000),
+        ("bytes", "20MB", 40_000),
+    ],
+)
+def test_amount_that_the_model_has_already_is_refused(metric: str, amount: str, whole: int) -> None:
+    with pytest.raises(UsageError, match=f"the target {metric}={amount} is no cut") as caught:
+        fractions({metric: amount}, DENSE)
+    assert caught.value.because == f"the model has {whole} already"
+    assert caught.value.hint == f"{metric}=50%"
+
+
+@pytest.mark.parametrize(
+    ("metric", "amount", "whole"),
+    [("macs", "50", 4_000_000), ("params", "9", 10_000), ("bytes", "30", 40_000)],
+)
+def test_forgotten_percent_sign_is_pointed_out(metric: str, amount: str, whole: int) -> None:
+    with pytest.raises(UsageError, match=f"the target {metric}={amount} keeps {amount} of {whole}") as caught:
+        fractions({metric: amount}, DENSE)
+    assert caught.value.hint == f"{metric}={amount}%, if a percentage was meant"
+
+
+def test_small_targets_that_say_what_they_are_stay_allowed() -> None:
+    assert fractions({"macs": "0.05%"}, DENSE) == {"macs": pytest.approx(0.0005)}
+    assert fractions({"macs": 0.0005}, DENSE) == {"macs": pytest.approx(0.0005)}
+    assert fractions({"macs": "2k"}, DENSE) == {"macs": pytest.approx(0.0005)}
+    assert fractions({"params": "10"}, DENSE) == {"params": pytest.approx(0.001)}
 
 
 @pytest.mark.parametrize("amount", ["", "x", "1.2.3", "..", "5X", "5 MM", "-5", "1e", "0x10", "½"])

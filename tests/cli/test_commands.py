@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from networks import NETWORKS, graph_of
 
@@ -83,8 +86,7 @@ def test_explain_what_goes_together(cli, save: Save) -> None:  # type: ignore[no
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines() == [
         "'a.w', axis 1: 10 positions",
-        "can shrink",
-        "groups: a.w:1",
+        "can shrink by: a.w:1",
         "goes together with:",
         "  a.b, axis 0",
         "  b.w, axis 0",
@@ -94,7 +96,35 @@ def test_explain_what_goes_together(cli, save: Save) -> None:  # type: ignore[no
 def test_explain_what_blocks_and_the_way_there(cli, save: Save) -> None:  # type: ignore[no-untyped-def]
     out = cli("explain", save("cnn"), "fc.w").out
     assert "blocked: model output 'y'" in out
+    assert "can shrink" not in out
+    assert "but not by" not in out
     assert "fc.w[0] -> Gemm 'Gemm_y' -> y[1]" in out
+
+
+def test_explain_of_a_product_with_a_blocked_factor(cli, save: Save) -> None:  # type: ignore[no-untyped-def]
+    done = cli("explain", save("attention_fused_gather"), "qkv.w:1")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines() == [
+        "'qkv.w', axis 1: 36 positions",
+        "can shrink by: qkv.w:1/heads, qkv.w:1/head_dim",
+        "but not by qkv.w:1: this one position alone makes a tensor (Gather 'Gather_q')",
+        "but not by qkv.w:1#2: this one position alone makes a tensor (Gather 'Gather_k')",
+        "but not by qkv.w:1#3: this one position alone makes a tensor (Gather 'Gather_v')",
+        "goes together with:",
+        "  o.w, axis 0",
+        "  qkv.b, axis 0",
+    ]
+
+
+@pytest.mark.parametrize("name", ["attention_fused_gather", "grouped", "cnn"])
+def test_explain_takes_every_group_that_inspect_lists(cli, save: Save, name: str) -> None:  # type: ignore[no-untyped-def]
+    model = save(name)
+    for group in cli("inspect", model, "--json").json()["groups"]:
+        found = cli("explain", model, group["id"], "--json").json()
+        first = group["members"][0]
+        assert (found["value"], found["axis"]) == (first["name"], first["axis"])
+        assert group["id"] in (found["groups"] if group["prunable"] else found["blocked"])
+        assert found["blocked"].get(group["id"]) == group["reason"]
 
 
 def test_explain_takes_names_with_colons(cli, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -117,9 +147,18 @@ def test_prune_writes_model_and_plan(cli, save: Save, tmp_path: Path) -> None:  
     )
     assert done.code == 0
     assert "before and after" in done.out
-    assert "verified: equals the original with the removed slices at zero" in done.out
+    lines = done.out.splitlines()[-4:]
+    assert re.fullmatch(
+        r"verified: the cut is right\. On random inputs of 2 sizes the outputs equal those of the original with "
+        r"the same slices masked \(within [0-9.e-]+, values up to [0-9.]+\)",
+        lines[0],
+    )
+    assert lines[1] == "this says nothing about accuracy: evaluate the pruned model on your data"
+    assert lines[2].startswith("widths that are no multiple of 8 can run slower than before: --align 8")
     assert f"written: {tmp_path / 'out.onnx'}" in done.out.replace("\n", "")
-    assert done.err.startswith("command: graphprune ")
+    sha256 = hashlib.sha256((tmp_path / "cnn.onnx").read_bytes()).hexdigest()
+    expected = f"graphprune {gp.__version__}, onnxruntime {ort.__version__}, model sha256 {sha256}\n"
+    assert done.err == expected
     onnx.checker.check_model(onnx.load(tmp_path / "out.onnx"), full_check=True)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["cnn.onnx", "out.onnx", "p.json"]
 
@@ -128,11 +167,19 @@ def test_prune_without_verification_says_so(cli, save: Save, tmp_path: Path) -> 
     done = cli("prune", save("mlp"), tmp_path / "o.onnx", "--target", "macs=60%", "--no-verify")
     assert done.code == 0
     assert "not verified (--no-verify)" in done.out
+    assert "verified: the cut is right" not in done.out
+    assert "this says nothing about accuracy" in done.out
+
+
+def test_prune_with_alignment_does_not_suggest_it(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    done = cli("prune", save("mlp"), tmp_path / "o.onnx", "--target", "macs=60%", "--align", "2")
+    assert done.code == 0
+    assert "--align" not in done.out
 
 
 def test_prune_says_what_is_not_exact(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     done = cli("prune", save("tied_embedding"), tmp_path / "o.onnx", "--target", "macs=60%")
-    assert "not exact: these now run over what is left: LayerNormalization" in done.out
+    assert "masked, not zeroed: these run over the kept positions only: LayerNormalization" in done.out
 
 
 def test_prune_passes_every_option_on(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -178,12 +225,15 @@ def test_apply_says_that_the_plan_was_made_for_another_file(cli, save: Save, tmp
 
 def test_check(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     model = save("mlp")
-    assert cli("check", model, model).code == 0
+    same = cli("check", model, model)
+    assert (same.code, same.out.splitlines()[-1]) == (0, "the same function")
     cli("prune", model, tmp_path / "o.onnx", "--target", "macs=60%")
     done = cli("check", model, tmp_path / "o.onnx")
     assert done.code == 3
     assert "largest difference" in done.out
-    hint = done.err.split("--tolerance ")[1].split()[0]
+    assert done.out.splitlines()[-1] == "not the same function"
+    assert "nothing, if they are meant to differ; a tolerance of " in done.err
+    hint = done.err.split("a tolerance of ")[1].split(" would pass")[0]
     assert cli("check", model, tmp_path / "o.onnx", "--tolerance", hint).code == 0
     np.savez(tmp_path / "d.npz", x=np.zeros((1, 6), np.float32))
     assert cli("check", model, model, "--data", tmp_path / "d.npz").code == 0

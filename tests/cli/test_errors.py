@@ -57,6 +57,7 @@ def test_the_four_lines_in_their_order() -> None:
         (["inspect", "{model}", "--dim", "rows=2"], "'rows' is not a symbolic dim"),
         (["inspect", "{model}", "--graph", "graph.png"], "cannot write a graph to 'graph.png'"),
         (["explain", "{model}", "none"], "the model has no tensor 'none'"),
+        (["explain", "{model}", "a.v:1"], "try:     one of a.w, a.b"),
         (["explain", "{model}", "a.w:7"], "'a.w' has no axis 7"),
         (["explain", "{model}", "a.w:--1"], "no tensor 'a.w:--1'"),
         (["explain", "{model}", "a.w:²"], "no tensor 'a.w:²'"),
@@ -83,6 +84,8 @@ def test_wrong_usage(cli, save: Save, arguments: list[str], text: str) -> None: 
         (["--target", "macs=140%"], "the target macs=140% is out of range"),
         (["--target", "macs=100%"], "the target macs=100% is out of range"),
         (["--target", "macs=nan%"], "out of range"),
+        (["--target", "bytes=1"], "try:     bytes=1%, if a percentage was meant"),
+        (["--target", "macs=8M"], "the target macs=8M is no cut\n  because: the model has 164 already"),
         (["--target", "joy=50%"], "unknown target 'joy'"),
         (["--target", "macs=50%", "--target", "macs=60%"], "two targets for 'macs'"),
         (["--target", "macs=50%", "--criterion", "taste"], "unknown criterion 'taste'"),
@@ -154,6 +157,30 @@ def test_interruption_is_no_error_of_the_input(cli, save: Save, tmp_path: Path, 
     assert done.code == 130
     assert "Traceback" not in done.err
     assert [f.name for f in tmp_path.iterdir()] == ["mlp.onnx"]
+
+
+def test_too_little_memory_is_no_bug(cli, save: Save, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    def starved(*arguments, **options):  # type: ignore[no-untyped-def]
+        message = "Unable to allocate 90.0 GiB"
+        raise MemoryError(message)
+
+    monkeypatch.setattr(api, "verify", starved)
+    done = cli("prune", save("mlp"), tmp_path / "o.onnx", "--target", "macs=60%")
+    assert done.error(1).splitlines() == [
+        "graphprune: not enough memory",
+        "  because: Unable to allocate 90.0 GiB",
+        "  try:     smaller sizes: --dim NAME=SIZE",
+    ]
+    assert [f.name for f in tmp_path.iterdir()] == ["mlp.onnx"]
+
+
+def test_forgotten_percent_sign(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    done = cli("prune", save("cnn"), tmp_path / "o.onnx", "--target", "macs=50")
+    assert done.error(2).splitlines() == [
+        "graphprune: the target macs=50 keeps 50 of 69160",
+        "  try:     macs=50%, if a percentage was meant",
+    ]
+    assert [f.name for f in tmp_path.iterdir()] == ["cnn.onnx"]
 
 
 def test_check_of_models_with_other_outputs(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -91,6 +91,7 @@ def test_explain(cli, save: Save) -> None:  # type: ignore[no-untyped-def]
     assert found["schema_version"] == 1
     assert (found["value"], found["axis"], found["size"]) == ("fc.w", 0, 5)
     assert found["reasons"] == ["model output 'y'"]
+    assert (found["groups"], found["blocked"]) == ([], {"fc.w:0": "model output 'y'"})
     assert found["members"] == [["fc.b", 0], ["fc.w", 0]]
     assert {"node", "op_type", "source", "target"} <= set(found["chain"][0])
 

@@ -11,9 +11,9 @@ def residual() -> keras.Model:
     keras.utils.set_random_seed(0)
     images = keras.Input((8, 8, 3), name="images")
     extra = keras.Input((5,), name="extra")
-    stem = layers.BatchNormalization(
-        moving_variance_initializer=keras.initializers.RandomUniform(1, 2)
-    )(layers.Conv2D(4, 3, padding="same")(images))
+    stem = layers.BatchNormalization(moving_variance_initializer=keras.initializers.RandomUniform(1, 2))(
+        layers.Conv2D(4, 3, padding="same")(images)
+    )
     branch = layers.Conv2D(4, 3, padding="same")(layers.ReLU()(stem))
     pooled = layers.GlobalAveragePooling2D()(layers.Add()([stem, branch]))
     joined = layers.Concatenate()([pooled, extra])

@@ -82,9 +82,7 @@ def test_unknown_framework(model: Path, tmp_path: Path) -> None:
         convert(model, tmp_path / "out.onnx", framework="caffe")
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("torch") is not None, reason="shows what happens without torch"
-)
+@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="shows what happens without torch")
 def test_missing_torch_says_how_to_get_it(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text("import torch\ndef make(): ...\n")
     with pytest.raises(ModelError, match=r"torch is not installed(.|\n)*graphprune\[torch\]"):
@@ -125,9 +123,7 @@ def test_unreadable_dynamic_axes(item: str) -> None:
 
 
 def test_batch_is_the_first_axis_of_like_inputs() -> None:
-    axes = resolve(
-        {"x": (2, 3), "mask": (2,), "table": (9, 2), "scalar": ()}, {"x": {1: "t"}}, "batch"
-    )
+    axes = resolve({"x": (2, 3), "mask": (2,), "table": (9, 2), "scalar": ()}, {"x": {1: "t"}}, "batch")
     assert axes == {"x": {0: "batch", 1: "t"}, "mask": {0: "batch"}, "table": {}, "scalar": {}}
 
 

@@ -40,10 +40,7 @@ def test_calibration_and_test_images_are_disjoint_parts_of_the_data_set() -> Non
     datasets = pytest.importorskip("sklearn.datasets")
     digits = datasets.load_digits()
     data = demo_data()
-    every = {
-        image.tobytes(): int(label)
-        for image, label in zip(digits.images, digits.target, strict=False)
-    }
+    every = {image.tobytes(): int(label) for image, label in zip(digits.images, digits.target, strict=False)}
     test = [(image * 16).astype(np.float64).tobytes() for image in data.images["images"][:, 0]]
     used = [(image * 16).astype(np.float64).tobytes() for image in data.calibration["images"][:, 0]]
     assert [every[image] for image in test] == data.labels.tolist()

@@ -310,7 +310,7 @@ def check_removal(analysis: OpenAnalysis, feeds: Feeds, removed: Array, *, finit
     elif not analysis.zero:
         return False  # nothing is stated about it
     else:
-        reference = masked_reference(analysis, removed)[0].to_proto()
+        reference = masked_reference(analysis, removed).model.to_proto()
         for output in reference.graph.output:  # they keep the cut size, unlike in a whole network
             output.type.tensor_type.ClearField("shape")
     expected = dict(zip(names, evaluate(reference, feeds), strict=True))

@@ -322,7 +322,6 @@ def test_loop_body_that_reads_an_outer_value_blocks_it() -> None:
     assert "no coupling rule for ai.onnx::If" in reason(analysis, "w1:1")
 
 
-@pytest.mark.xfail(strict=True, reason="groups of a product of which only a part is used can empty it")
 def test_one_of_each_group_keeps_every_tensor() -> None:
     """A slice that ends inside a head: any head and any dimension may be the ones that stay."""
     analysis = analysis_of(
