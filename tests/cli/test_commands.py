@@ -149,8 +149,8 @@ def test_prune_writes_model_and_plan(cli, save: Save, tmp_path: Path) -> None:  
     assert "before and after" in done.out
     lines = done.out.splitlines()[-4:]
     assert re.fullmatch(
-        r"verified: the cut is right\. On random inputs of 2 sizes the outputs equal those of the original with "
-        r"the same slices masked \(within [0-9.e-]+, values up to [0-9.]+\)",
+        r"verified: the cut is right\. On random inputs of 2 sizes the outputs equal those of the original "
+        r"with the same slices masked \(within [0-9.e-]+, values up to [0-9.]+\)",
         lines[0],
     )
     assert lines[1] == "this says nothing about accuracy: evaluate the pruned model on your data"
