@@ -16,14 +16,7 @@ import onnx_ir as ir
 from graphprune.algebra import Algebra, Axis
 from graphprune.constants import is_constant
 from graphprune.rules.context import Reason
-
-#: (operator, input index) that take a shape, size, position or axis.
-SHAPE_INPUTS = {
-    ("Reshape", 1), ("Expand", 1), ("ConstantOfShape", 0), ("Slice", 1), ("Slice", 2), ("Slice", 3),
-    ("Slice", 4), ("Tile", 1), ("Pad", 1), ("Pad", 3), ("Resize", 1), ("Resize", 3), ("Upsample", 1),
-    ("Split", 1), ("Unsqueeze", 1), ("Squeeze", 1), ("Range", 0), ("Range", 1), ("Range", 2),
-    ("RandomUniform", 0), ("RandomNormal", 0),
-}  # fmt: skip
+from graphprune.shape_values import SHAPE_INPUTS
 
 #: Operators through which a size stays a size (integers only).
 SHAPE_ARITHMETIC = {
@@ -102,7 +95,7 @@ def _first_wrong_use(
     todo = list(uses)
     while todo:
         node, index = todo.pop()
-        if (node.op_type, index) in SHAPE_INPUTS:
+        if index in SHAPE_INPUTS.get(node.op_type, ()):
             made = (axis for value in node.outputs for axis in axes.get(value.name or "", []))
             if units <= _units(algebra, made):
                 continue
