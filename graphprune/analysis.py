@@ -14,13 +14,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphprune.algebra import Algebra, Axis
-from graphprune.constants import is_constant
 from graphprune.model import Model
 from graphprune.registry import normal_domain
 from graphprune.rules import RULES
 from graphprune.rules.context import Blocked, Context, Facts, Reason
 from graphprune.shape_uses import numeric_shape_uses
-from graphprune.trace import Trace
+from graphprune.shapes.trace import Trace
+from graphprune.storage.constants import is_constant
 
 #: Constant inputs that are not set to zero in the original when their unit is removed: a zero there would
 #: divide by zero or turn into something else.  Their values at removed positions do not matter.

@@ -20,8 +20,8 @@ from graphprune.plan import Plan
 from graphprune.planner import make_plan, meet_bytes, removed_units, search
 from graphprune.rewrite import cut
 from graphprune.selection import Selection
+from graphprune.storage.writing import require_writable
 from graphprune.target import fractions
-from graphprune.writing import require_writable
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from graphprune.errors import ModelError, UsageError, ValidationError
 from graphprune.foreign import runnable
 from graphprune.model import Model
 from graphprune.sample_inputs import sample_inputs
-from graphprune.trace import trace
+from graphprune.shapes.trace import trace
 
 
 def validate(model: Model) -> None:

@@ -14,8 +14,8 @@ import onnx_ir as ir
 
 from graphprune.algebra import Axis
 from graphprune.analysis import Analysis
-from graphprune.fold_shapes import prepare
 from graphprune.model import Model
+from graphprune.shapes.fold_shapes import prepare
 
 Removed = npt.NDArray[np.bool_]
 Mask = npt.NDArray[np.bool_]

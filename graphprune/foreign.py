@@ -11,8 +11,8 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from graphprune.model import Model
-from graphprune.shape_values import reads
-from graphprune.sizes import Interface
+from graphprune.shapes.shape_values import reads
+from graphprune.shapes.sizes import Interface
 
 #: Domains whose operators onnxruntime brings along.
 RUNTIME_DOMAINS = {

@@ -17,10 +17,10 @@ from graphprune.algebra import Axis
 from graphprune.analysis import Analysis, Use
 from graphprune.cost import CostModel
 from graphprune.errors import UsageError
-from graphprune.fold_shapes import prepare
 from graphprune.groups import Group, find_groups
 from graphprune.model import Source, load
 from graphprune.registry import normal_domain
+from graphprune.shapes.fold_shapes import prepare
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ import onnx_graphsurgeon as gs
 import onnx_ir as ir
 from onnx_ir import external_data
 
-from graphprune.canonical import canonicalise
 from graphprune.errors import ModelError
-from graphprune.reading import read_file, read_proto, tensors
-from graphprune.writing import write
+from graphprune.storage.canonical import canonicalise
+from graphprune.storage.reading import read_file, read_proto, tensors
+from graphprune.storage.writing import write
 
 
 class Model:
-    """An ONNX model in canonical form (see `graphprune.canonical`).
+    """An ONNX model in canonical form (see `graphprune.storage.canonical`).
 
     Attributes:
         ir: the graph; edit a `clone`, never a model that was passed in.

@@ -27,7 +27,7 @@ from graphprune.rewrite.context import RepairContext
 from graphprune.rewrite.cut import cut, in_memory, repair_node, slice_parameters, take
 from graphprune.rewrite.sizes import CutSizes
 from graphprune.sample_inputs import sample_inputs
-from graphprune.sizes import Interface
+from graphprune.shapes.sizes import Interface
 
 Removed = npt.NDArray[np.bool_]
 #: Operators that are not finite at zero, and the input in question.

@@ -16,12 +16,12 @@ import numpy as np
 import onnxruntime as ort
 
 from graphprune.errors import ModelError, UsageError
-from graphprune.profile_feeds import Feeds, batch_of, make_feeds
-from graphprune.profile_memory import peak_memory
-from graphprune.profile_ops import time_by_op
-from graphprune.profile_providers import Provider, device_name, find_provider, open_session
-from graphprune.profile_report import Latency, OpTime, ProfileReport, Relative, Run, render
-from graphprune.profile_timing import Timing, measure
+from graphprune.profiling.feeds import Feeds, batch_of, make_feeds
+from graphprune.profiling.memory import peak_memory
+from graphprune.profiling.ops import time_by_op
+from graphprune.profiling.providers import Provider, device_name, find_provider, open_session
+from graphprune.profiling.report import Latency, OpTime, ProfileReport, Relative, Run, render
+from graphprune.profiling.timing import Timing, measure
 
 __all__ = ["Latency", "OpTime", "ProfileReport", "Relative", "Run", "profile", "render"]
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphprune.model import Model
-from graphprune.sizes import Interface
+from graphprune.shapes.sizes import Interface
 
 _CARRIES_INDEX = {"Cast", "Unsqueeze", "Squeeze", "Reshape", "Identity", "Flatten", "Transpose"}
 

@@ -2,8 +2,8 @@
 
 A value computed from ``Shape`` may go to a shape (Reshape, Expand, ...), which follows the cut if the
 result has the same units, or into arithmetic on data (a mean's divisor, ``1/sqrt(d)``), which must keep what
-it was.  Sizes known beforehand were made constants already (:mod:`graphprune.fold_shapes`); what is left
-mixes in a runtime size.
+it was.  Sizes known beforehand were made constants already (:mod:`graphprune.shapes.fold_shapes`); what is
+left mixes in a runtime size.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 import onnx_ir as ir
 
 from graphprune.algebra import Algebra, Axis
-from graphprune.constants import is_constant
 from graphprune.rules.context import Reason
-from graphprune.shape_values import SHAPE_INPUTS
+from graphprune.shapes.shape_values import SHAPE_INPUTS
+from graphprune.storage.constants import is_constant
 
 #: Operators through which a size stays a size (integers only).
 SHAPE_ARITHMETIC = {

@@ -10,8 +10,8 @@ import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
 
-from graphprune.fold_shapes import prepare
 from graphprune.model import Model, load
+from graphprune.shapes.fold_shapes import prepare
 
 
 def parse(text: str, **initializers: np.ndarray) -> Model:

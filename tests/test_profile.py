@@ -16,9 +16,9 @@ from rich.console import Console
 
 from graphprune.errors import ModelError, UsageError
 from graphprune.profile import profile, render
-from graphprune.profile_feeds import batch_of, make_feeds
-from graphprune.profile_ops import own_times
-from graphprune.profile_timing import measure
+from graphprune.profiling.feeds import batch_of, make_feeds
+from graphprune.profiling.ops import own_times
+from graphprune.profiling.timing import measure
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
 LINEAR = HEAD + "m (float[N, 4] x) => (float[N, 4] y) { h = Relu (x)  y = Neg (h) }"

@@ -1,4 +1,4 @@
-"""Every op of `graphprune.shape_ops` against onnxruntime, bit for bit."""
+"""Every op of `graphprune.shapes.shape_ops` against onnxruntime, bit for bit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 from graphprune.runtime import Fragment, evaluate
-from graphprune.shape_ops import _OPS, compute
+from graphprune.shapes.shape_ops import _OPS, compute
 
 I = np.array([7, 3, -5, 64], np.int64)  # noqa: E741
 J = np.array([2, 3, 4, -7], np.int64)

@@ -13,8 +13,8 @@ from onnx import numpy_helper
 
 from graphprune.errors import UsageError
 from graphprune.model import Model, load
-from graphprune.sizes import Interface
-from graphprune.trace import Trace, trace
+from graphprune.shapes.sizes import Interface
+from graphprune.shapes.trace import Trace, trace
 
 
 def parse(text: str, **initializers: np.ndarray) -> Model:

@@ -10,7 +10,7 @@ from networks import Array, build, initializer, replace, run
 from graphprune import api
 from graphprune.model import load
 from graphprune.plan import Plan
-from graphprune.trace import trace
+from graphprune.shapes.trace import trace
 
 CLAMPED = """
     c = Slice (x, start, end, one_axis) s = Shape (c) n = Gather (s, one) f = Cast <to = 1> (n)

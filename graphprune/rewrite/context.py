@@ -10,9 +10,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphprune.axes_kept import Mask
-from graphprune.constants import is_constant
 from graphprune.names import unique_name
 from graphprune.rewrite.sizes import CutSizes
+from graphprune.storage.constants import is_constant
 
 
 class RepairContext:

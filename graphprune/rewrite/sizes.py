@@ -9,9 +9,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphprune.axes_kept import Keeps
-from graphprune.constants import is_constant
-from graphprune.shape_ops import compute
-from graphprune.trace import Trace
+from graphprune.shapes.shape_ops import compute
+from graphprune.shapes.trace import Trace
+from graphprune.storage.constants import is_constant
 
 
 class CutSizes:

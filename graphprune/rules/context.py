@@ -11,10 +11,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphprune.algebra import Algebra, Axis
-from graphprune.constants import is_constant
+from graphprune.storage.constants import is_constant
 
 if TYPE_CHECKING:
-    from graphprune.trace import Trace
+    from graphprune.shapes.trace import Trace
 
 
 #: ``axes_of(node, input_index)``: axes of the value there, made on first request for a constant.

@@ -9,9 +9,9 @@ from onnx_models import CASES
 from rule_law import OpenAnalysis, free_units
 
 from graphprune.errors import GraphPruneError
-from graphprune.fold_shapes import prepare
 from graphprune.model import load
 from graphprune.rules import RULES
+from graphprune.shapes.fold_shapes import prepare
 
 NEWEST = onnx.defs.onnx_opset_version()
 

@@ -20,9 +20,9 @@ from onnx_models import CASES
 from rule_law import LawBroken, OpenAnalysis, check_removal, evaluate, removals
 
 from graphprune.errors import ModelError
-from graphprune.fold_shapes import prepare
 from graphprune.model import load
 from graphprune.rules import RULES
+from graphprune.shapes.fold_shapes import prepare
 
 # Removed slices of these hold 0/0 or log(0), or the model counts positions: what a whole network checks
 # by the kept slices alone.

@@ -18,11 +18,11 @@ from onnx import helper, numpy_helper
 
 from graphprune.analysis import Analysis
 from graphprune.check import validate
-from graphprune.fold_shapes import prepare
 from graphprune.groups import find_groups
 from graphprune.model import load
 from graphprune.oracle import verify
 from graphprune.rewrite import cut
+from graphprune.shapes.fold_shapes import prepare
 
 MOST = 300  # elements of a tensor, without the batch
 

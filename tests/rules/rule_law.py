@@ -22,11 +22,11 @@ from onnx.reference import ReferenceEvaluator
 
 from graphprune.algebra import Axis
 from graphprune.analysis import Analysis
-from graphprune.fold_shapes import prepare
 from graphprune.model import load
 from graphprune.oracle import masked_reference
 from graphprune.rewrite import cut
 from graphprune.shape_uses import numeric_shape_uses
+from graphprune.shapes.fold_shapes import prepare
 
 Array = np.ndarray[Any, Any]
 Feeds = dict[str, Array]

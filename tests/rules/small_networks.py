@@ -8,11 +8,11 @@ from onnx import numpy_helper
 
 from graphprune.analysis import Analysis
 from graphprune.check import validate
-from graphprune.fold_shapes import prepare
 from graphprune.groups import Group, find_groups
 from graphprune.model import load
 from graphprune.oracle import verify
 from graphprune.rewrite import cut
+from graphprune.shapes.fold_shapes import prepare
 
 
 def analysis_of(text: str, opset: int = 21, **constants: object) -> Analysis:

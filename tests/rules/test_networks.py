@@ -9,10 +9,10 @@ from onnx import numpy_helper
 from small_networks import analysis_of, groups, prune, reason
 
 from graphprune.analysis import Analysis
-from graphprune.fold_shapes import prepare
 from graphprune.groups import find_groups
 from graphprune.model import load
 from graphprune.rewrite import cut
+from graphprune.shapes.fold_shapes import prepare
 
 
 def test_group_norm_between_convolutions() -> None:

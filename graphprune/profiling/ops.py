@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.profile_feeds import Feeds
-from graphprune.profile_providers import Provider, open_session
+from graphprune.profiling.feeds import Feeds
+from graphprune.profiling.providers import Provider, open_session
 
 WARMUP = 3
 LEAST_RUNS, MOST_RUNS, BUDGET_MS = 10, 100, 1000.0

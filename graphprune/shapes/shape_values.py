@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from graphprune.constants import is_constant
+from graphprune.storage.constants import is_constant
 
 # Inputs that an op reads as sizes, axes, offsets or counts, not as data.
 SHAPE_INPUTS: dict[str, tuple[int, ...]] = {

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from graphprune.constants import is_constant
-from graphprune.shape_values import SHAPE_INPUTS, structural_nodes
+from graphprune.shapes.shape_values import SHAPE_INPUTS, structural_nodes
+from graphprune.storage.constants import is_constant
 
 
 @dataclass(frozen=True)

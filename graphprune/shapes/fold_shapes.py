@@ -14,11 +14,11 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from graphprune.constants import drop_unused, is_constant, replace_by_constant
 from graphprune.model import Model
-from graphprune.shape_ops import slices
-from graphprune.shape_values import structural_nodes
-from graphprune.trace import Trace, trace
+from graphprune.shapes.shape_ops import slices
+from graphprune.shapes.shape_values import structural_nodes
+from graphprune.shapes.trace import Trace, trace
+from graphprune.storage.constants import drop_unused, is_constant, replace_by_constant
 
 Mask = np.ndarray
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from graphprune.errors import ModelError
-from graphprune.reading import tensors
+from graphprune.storage.reading import tensors
 
 # protobuf refuses messages of 2 GiB and more; the nodes need some room as well.
 EMBED_LIMIT = 2**31 - 2**26

@@ -13,9 +13,9 @@ from math import prod
 import onnx
 import onnx_ir as ir
 
-from graphprune.constants import is_constant
 from graphprune.runtime import named_proto
-from graphprune.sizes import evaluate_dim
+from graphprune.shapes.sizes import evaluate_dim
+from graphprune.storage.constants import is_constant
 
 # Constants up to this many elements can be shapes, paddings, scales; inference reads their values.
 SMALL_ELEMENTS = 256

@@ -17,8 +17,8 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from graphprune.constants import is_constant
 from graphprune.errors import ModelError, UsageError
+from graphprune.storage.constants import is_constant
 
 Role = Literal["batch", "length", "side"]
 # Sides go through five halvings in the usual image network.

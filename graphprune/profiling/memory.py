@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from graphprune.errors import ModelError
-from graphprune.profile_feeds import Feeds
-from graphprune.profile_providers import PROVIDERS, Provider
+from graphprune.profiling.feeds import Feeds
+from graphprune.profiling.providers import PROVIDERS, Provider
 
 RUNS = 3
 CHILD = """

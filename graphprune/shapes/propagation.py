@@ -13,11 +13,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from graphprune.constants import is_constant
-from graphprune.inference import SMALL_ELEMENTS, Inferred
 from graphprune.runtime import Fragment, evaluate, infer_by_session
-from graphprune.shape_ops import compute
-from graphprune.shape_values import structural_nodes
+from graphprune.shapes.inference import SMALL_ELEMENTS, Inferred
+from graphprune.shapes.shape_ops import compute
+from graphprune.shapes.shape_values import structural_nodes
+from graphprune.storage.constants import is_constant
 
 # A runtime session is opened for arithmetic on so few numbers only: more are a mask or a table.
 FEW_ELEMENTS = 16

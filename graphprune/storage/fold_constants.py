@@ -14,8 +14,8 @@ from math import prod
 
 import onnx_ir as ir
 
-from graphprune.constants import drop_unused, is_constant, replace_by_constant
 from graphprune.runtime import Fragment, evaluate, infer
+from graphprune.storage.constants import drop_unused, is_constant, replace_by_constant
 
 # A result may be this much larger than the constants that nobody needs once it is folded.  So a
 # weight that is also used elsewhere stays tied to its transposed copy, and a relative-position table

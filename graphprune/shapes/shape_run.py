@@ -14,11 +14,11 @@ import onnx
 import onnx_ir as ir
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from graphprune.constants import is_constant
-from graphprune.inference import SMALL_ELEMENTS
-from graphprune.propagation import Propagation
 from graphprune.runtime import EvaluationError, Fragment, evaluate
-from graphprune.shape_values import reads, shape_inputs
+from graphprune.shapes.inference import SMALL_ELEMENTS
+from graphprune.shapes.propagation import Propagation
+from graphprune.shapes.shape_values import reads, shape_inputs
+from graphprune.storage.constants import is_constant
 
 # Appended to a value's name for the name of its Shape; no exporter ends a name like this.
 SHAPE_SUFFIX = "::shape"

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from graphprune.constants import is_constant
 from graphprune.errors import ModelError
-from graphprune.inference import SMALL_ELEMENTS, Skeleton, contradiction
 from graphprune.model import Model
-from graphprune.propagation import Propagation
 from graphprune.runtime import EvaluationError
-from graphprune.shape_run import run_rest
-from graphprune.sizes import Interface
-from graphprune.unsettled import Run, unsettled
+from graphprune.shapes.inference import SMALL_ELEMENTS, Skeleton, contradiction
+from graphprune.shapes.propagation import Propagation
+from graphprune.shapes.shape_run import run_rest
+from graphprune.shapes.sizes import Interface
+from graphprune.shapes.unsettled import Run, unsettled
+from graphprune.storage.constants import is_constant
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from graphprune.constants import replace_by_constant
 from graphprune.errors import ModelError
-from graphprune.fold_constants import fold_constants
-from graphprune.inference import Skeleton
-from graphprune.shape_values import reads
+from graphprune.shapes.inference import Skeleton
+from graphprune.shapes.shape_values import reads
+from graphprune.storage.constants import replace_by_constant
+from graphprune.storage.fold_constants import fold_constants
 
 # Since this IR version an initializer need not be listed as an input, and one that is can be
 # replaced by the caller.

@@ -1,0 +1,1 @@
+"""What :func:`graphprune.profile.profile` is made of."""

@@ -1,0 +1,1 @@
+"""Concrete shapes, and the arithmetic that models do on them."""
