@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +11,7 @@ import numpy as np
 import onnx
 from graphprune.converters import parity
 from graphprune.converters import source as sources
+from graphprune.converters.quiet import quiet
 from graphprune.converters.report import ConversionReport, describe
 from graphprune.converters.sample import BATCH, random_feeds
 from graphprune.converters.staging import staged
@@ -45,7 +42,7 @@ def to_onnx(source: str, out: str | Path, *, opset: int | None = None) -> Conver
         if not path.exists():
             msg = f"there is no file '{source}'"
             raise ModelError(msg)
-        with _quiet():
+        with quiet():
             made = _load(path)
     else:
         made = sources.call_factory(sources.load_factory(source), source)
@@ -56,7 +53,7 @@ def export_made(made: Any, out: Path, *, source: str, opset: int | None = None) 
     """Converts a Keras model or a loaded SavedModel (``serving_default``); see :func:`to_onnx`."""
     _require()
     model = made[0] if isinstance(made, tuple) else made
-    with _quiet(), staged(out) as file:
+    with quiet(), staged(out) as file:
         try:
             proto, function = _translate(model, opset or OPSET)
         except ModelError:
@@ -158,20 +155,7 @@ def _require() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for package in ("tensorflow", "tf2onnx"):
         try:
-            with _quiet():
+            with quiet():
                 __import__(package)
         except ImportError as error:
             raise sources.missing(package, "tensorflow") from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings and log lines of TensorFlow, and nothing of its on stdout."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
-import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -15,6 +12,7 @@ import numpy as np
 from graphprune.converters import parity
 from graphprune.converters import source as sources
 from graphprune.converters.dynamic import Axes, resolve
+from graphprune.converters.quiet import quiet
 from graphprune.converters.report import ConversionReport, describe
 from graphprune.converters.staging import staged
 
@@ -129,7 +127,7 @@ def export_module(
     training = module.training
     module.eval()
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             before = flatten_outputs(_call(module, traced, source))
             after = flatten_outputs(_call(module, checked, source))
             pairs = zip(before.values(), after.values(), strict=True)
@@ -274,16 +272,3 @@ def _require_torch() -> Any:
         msg = "torch"
         raise sources.missing(msg, "torch") from error
     return torch
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings of the exporters, and nothing of theirs on stdout."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

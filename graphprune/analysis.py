@@ -187,6 +187,9 @@ class Analysis:
             self._block(node, str(reason))
             return
         self._freeze_unasked(node, context.asked)
+        if any(value.uses() or value.is_graph_output() for value in node.outputs[len(outputs) :]):
+            self._block(node, "its rule does not cover all of its outputs")
+            return
         for value, axes in zip(node.outputs, outputs, strict=False):
             shape = self.trace.shapes.get(value.name or "")
             if shape is not None and tuple(a.size for a in axes) != tuple(shape):

@@ -262,7 +262,7 @@ def test_sparse_initializer_is_refused() -> None:
     values = helper.make_tensor("s", onnx.TensorProto.FLOAT, [1], [1.0])
     indices = helper.make_tensor("i", onnx.TensorProto.INT64, [1], [2])
     model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4]))
-    with pytest.raises(ModelError, match="sparse initializer 's' is not supported"):
+    with pytest.raises(ModelError, match="sparse initializer 's' can't be kept"):
         load(model)
 
 

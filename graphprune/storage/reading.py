@@ -143,7 +143,7 @@ def _refuse_sparse(graph: onnx.GraphProto, where: str) -> None:
         if any(a.type == onnx.AttributeProto.SPARSE_TENSOR for a in node.attribute):
             names.append(node.output[0])
     if names:
-        msg = f"sparse initializer '{names[0]}' is not supported"
+        msg = f"sparse initializer '{names[0]}' can't be kept"
         because = f"{len(names)} tensors are stored sparse, and would be lost on writing"
         raise ModelError(msg, where=where, because=because, hint="store them dense")
 

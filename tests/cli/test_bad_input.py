@@ -123,7 +123,7 @@ BROKEN: dict[Break, str] = {
     no_graph: "holds no graph",
     no_opset: "does not say which version of the ONNX operators",
     too_few_bytes: "bytes, not",
-    sparse: "sparse initializer 'values' is not supported",
+    sparse: "sparse initializer 'values' can't be kept",
 }
 
 
