@@ -1,0 +1,56 @@
+"""Gives each residual branch and each layer of equal shape a unit of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from graphprune.algebra import Axis, merge
+from graphprune.blocks import Block, Span, SpanFinder
+from graphprune.storage.constants import is_matrix
+
+if TYPE_CHECKING:
+    from graphprune.analysis import Analysis
+
+
+def find_blocks(analysis: Analysis, sums: Iterable[ir.Node]) -> None:
+    """Adds ``blocks`` to a finished analysis, and to ``spans`` the nodes that die with a unit.
+
+    Args:
+        analysis: after all rules.
+        sums: nodes that add tensors of the result's shape.
+    """
+    lives, algebra = analysis.lives, analysis.algebra
+    weighted = {use.node for use in analysis.uses.values() if is_matrix(use.value)} & analysis.contractions
+    finder = SpanFinder(analysis.model.ir.graph, analysis.trace, weighted)
+    for (user, i), life in lives.drops.items():
+        units = algebra.live(life)
+        if units.shape == (1, 1) and units[0, 0]:
+            value = user.inputs[i]
+            assert value is not None
+            unit = int(units[0, 0])
+            analysis.spans[unit] = (*analysis.spans.get(unit, ()), *finder.exclusive(value, user))
+    for total in sums:
+        span = finder.branch(total)
+        mortal = any((value.name or "") in lives.of for value in total.outputs)
+        if span is None or span.user is None or mortal:
+            continue  # a sum of parts that can die one by one is no place for another choice
+        drop = lives.drops.get(span.user)
+        if drop is None or drop.size > 1:  # else it is known by that unit already
+            piece = _add_block(analysis, span)
+            lives.drops[span.user] = piece if drop is None else merge([drop, piece])
+    inside = {node for nodes in analysis.spans.values() for node in nodes}
+    for span in finder.layers():
+        if inside.isdisjoint(span.nodes):
+            _add_block(analysis, span)
+
+
+def _add_block(analysis: Analysis, span: Span) -> Axis:
+    piece = analysis.algebra.fresh(2).take(np.arange(1))
+    unit = int(piece.labels[0, 0])
+    analysis.blocks.append(Block(span.nodes, span.value, span.user, span.instead, unit))
+    analysis.spans[unit] = span.nodes
+    return piece
