@@ -1,10 +1,11 @@
-"""Export the benchmark zoo: well-known architectures with random weights, as ONNX files.
+"""Export the benchmark zoo: many architectures with random weights, as ONNX files.
 
     python benchmarks/export_zoo.py OUT_DIR [--only 'vit*' ...] [--force] [--check-only]
 
-Each network is written by both torch exporters (`NAME.legacy.onnx`: TorchScript, opset 17;
-`NAME.dynamo.onnx`: torch.export, opset 18), one also by TensorFlow (`NAME.tf.onnx`, tf2onnx,
-opset 17).  The batch axis is dynamic, and for text models the sequence axis as well.
+The networks are in the `zoo_models_*.py` files beside this one.  Each is written by one or both torch
+exporters (`NAME.legacy.onnx`: TorchScript, opset 17; `NAME.dynamo.onnx`: torch.export, opset 18), some by
+TensorFlow (`NAME.tf.onnx`: tf2onnx, opset 17) or JAX (`NAME.jax.onnx`: jax2onnx).  The batch axis is
+dynamic, and for text models the sequence axis as well.
 
 Every parameter is perturbed with seeded noise.  A fresh network has all-ones scales and all-zero
 biases, which exporters merge across layers, and some have an all-zero head, whose output is 0
@@ -19,266 +20,204 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import signal
 import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zoo_models_media
+import zoo_models_other
+import zoo_models_own_attention
+import zoo_models_own_dense
+import zoo_models_own_images
+import zoo_models_own_series
+import zoo_models_text
+import zoo_models_vision
+from zoo_light import write_light
+from zoo_models_other import channels_last
+from zoo_spec import CHECKED, SEED, STATISTICS_BATCH, TRACED, Exporter, Job, Network, jobs_of, perturbed
 
-SEED = 20260901
-TEXT = ("input_ids", "attention_mask")
-TRACED_BATCH, TRACED_SEQUENCE = 2, 11
-STATISTICS_BATCH = 8
-CHECKED_SIZES = ((1, 8), (5, 23))  # (batch, sequence), none of them the traced ones
-
-
-@dataclass(frozen=True)
-class Spec:
-    """One network: how to build it, and what it reads."""
-
-    name: str
-    build: Callable[[], Any]
-    inputs: tuple[str, ...] = ("image",)
-    vocabulary: int = 0
-
-    def sample(self, batch: int, sequence: int, seed: int = 0) -> dict[str, np.ndarray]:
-        """Random inputs; int64 token ids and an all-ones mask for text, float32 images else."""
-        rng = np.random.default_rng(seed)
-        feed: dict[str, np.ndarray] = {}
-        for name in self.inputs:
-            if name == "input_ids":
-                feed[name] = rng.integers(0, self.vocabulary, (batch, sequence))
-            elif name == "attention_mask":
-                feed[name] = np.ones((batch, sequence), np.int64)
-            else:
-                feed[name] = rng.standard_normal((batch, 3, 224, 224)).astype(np.float32)
-        return feed
+KEPT: list[Any] = []  # the operators defined below end with their library object
 
 
-@dataclass(frozen=True)
-class Job:
-    """One file to write."""
+def make_torchvision_importable() -> None:
+    """Lets a torchvision built for CUDA be imported next to a CPU-only torch.
 
-    spec: Spec
-    exporter: str  # "legacy", "dynamo" or "tf"
-    raw: bool = False
+    Its C library can't be loaded there, and the import fails on a missing operator, which takes timm
+    and transformers with it.  Only the schemas are needed: no network of the zoo calls them.
+    """
+    import importlib.util
 
-    @property
-    def file(self) -> str:
-        return f"{self.spec.name}{'.raw' if self.raw else ''}.{self.exporter}.onnx"
+    import torch
 
+    found = importlib.util.find_spec("torchvision")
+    library = Path(found.origin).parent / "_C.so" if found is not None and found.origin else None
+    if library is None or not library.exists():
+        return
+    try:
+        torch.ops.load_library(str(library))
+    except OSError:
+        operators = torch.library.Library("torchvision", "DEF")
+        operators.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        operators.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        KEPT.append(operators)
+        import torchvision.extension
 
-def torchvision_model(name: str) -> Any:
-    # The index's torchvision may be built for another torch (CUDA next to CPU); its import then
-    # fails on a missing operator, and takes timm and transformers with it.
-    import torchvision
-
-    return torchvision.models.get_model(name, weights=None)
-
-
-def timm_model(name: str) -> Any:
-    import timm
-
-    return timm.create_model(name, pretrained=False)
-
-
-def transformers_model(kind: str, vocabulary: int, **shape: Any) -> Any:
-    import transformers
-
-    config_type, model_type = {
-        "bert": (transformers.BertConfig, transformers.BertForSequenceClassification),
-        "bert_encoder": (transformers.BertConfig, transformers.BertModel),
-        "gpt2": (transformers.GPT2Config, transformers.GPT2LMHeadModel),
-        "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
-    }[kind]
-    return model_type(config_type(vocab_size=vocabulary, **shape))
+        torchvision.extension._has_ops = lambda: True
 
 
-def keras_mobilenet_v2() -> Any:
-    import tensorflow as tf
+def set_statistics(network: Any, job: Job) -> None:
+    """Takes the BatchNorm statistics from one batch."""
+    import torch
 
-    return tf.keras.applications.MobileNetV2(weights=None)
-
-
-LLAMA_SHAPE: dict[str, Any] = {
-    "num_hidden_layers": 4,
-    "hidden_size": 256,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 2,
-    "intermediate_size": 688,
-    "use_cache": False,
-}
-
-
-def text_spec(name: str, kind: str, vocabulary: int, **shape: Any) -> Spec:
-    # Always with a mask: without one, transformers looks for packed sequences by an operator that
-    # the TorchScript exporter does not know (aten::diff).
-    return Spec(name, lambda: transformers_model(kind, vocabulary, **shape), TEXT, vocabulary)
-
-
-SPECS = {
-    spec.name: spec
-    for spec in (
-        Spec("resnet50", lambda: torchvision_model("resnet50")),
-        Spec("densenet121", lambda: torchvision_model("densenet121")),
-        Spec("mobilenetv2", lambda: torchvision_model("mobilenet_v2")),
-        Spec("efficientnet_b0", lambda: torchvision_model("efficientnet_b0")),
-        Spec("shufflenetv2", lambda: torchvision_model("shufflenet_v2_x1_0")),
-        Spec("convnext_tiny", lambda: torchvision_model("convnext_tiny")),
-        Spec("swin_tiny", lambda: torchvision_model("swin_t")),
-        Spec("vit_tiny", lambda: timm_model("vit_tiny_patch16_224")),
-        # Real widths, few layers and a small vocabulary: the same graph idioms in less time.
-        text_spec("bert", "bert", 8192, num_hidden_layers=4, num_labels=5),
-        text_spec("bert12", "bert_encoder", 30522),
-        text_spec("gpt2", "gpt2", 8192, n_layer=4, use_cache=False),
-        text_spec("llama_gqa", "llama", 2048, **LLAMA_SHAPE),
-        Spec("mobilenetv2_keras", keras_mobilenet_v2),
-    )
-}
-
-
-def jobs() -> Iterator[Job]:
-    """All files, quick ones first: the dynamo exporter takes 3 to 30 times as long."""
-    quick = ("resnet50", "mobilenetv2", "vit_tiny", "bert", "gpt2", "llama_gqa")
-    torch_specs = [name for name in SPECS if name != "mobilenetv2_keras"]
-    for name in (*quick, *(name for name in torch_specs if name not in quick)):
-        yield Job(SPECS[name], "legacy")
-    yield Job(SPECS["resnet50"], "legacy", raw=True)
-    yield Job(SPECS["vit_tiny"], "legacy", raw=True)
-    yield Job(SPECS["mobilenetv2_keras"], "tf")
-    for name in (*quick, *(name for name in torch_specs if name not in quick)):
-        yield Job(SPECS[name], "dynamo")
-    yield Job(SPECS["resnet50"], "dynamo", raw=True)
-    yield Job(SPECS["vit_tiny"], "dynamo", raw=True)
-
-
-def perturbed(name: str, value: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Noise of a tenth of the tensor's spread; 0.02 where all values are equal."""
-    if name.endswith(("running_var", "moving_variance")):
-        return (value * rng.uniform(0.75, 1.5, value.shape)).astype(value.dtype)
-    # Rounding gives equal values a spread that is not quite 0, so that is asked of the extremes.
-    spread = 0.1 * float(value.std()) if np.ptp(value) else 0.02
-    noise = rng.standard_normal(value.shape).astype(value.dtype)
-    return np.asarray(value + spread * noise, value.dtype)
+    norms = [m for m in network.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    for norm in norms:
+        norm.momentum = None  # a plain average, so one batch sets the statistics
+        norm.train()
+    feed = job.spec.sample(TRACED | {"batch": STATISTICS_BATCH})
+    values = {name: torch.from_numpy(array) for name, array in feed.items()}
+    with torch.no_grad():
+        network(**values) if job.spec.keywords else network(*values.values())
+    network.eval()
 
 
 def torch_network(job: Job) -> Any:
-    """The network in eval mode behind a forward that takes tensors and returns one tensor."""
+    """The network in eval mode behind a forward that takes tensors and returns tensors."""
     import torch
 
     torch.manual_seed(SEED)
+    torch.backends.mha.set_fastpath_enabled(False)  # its fused operator is not exported
     network = job.spec.build().eval()
     rng = np.random.default_rng(SEED)
     if not job.raw:
-        norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-        for norm in norms:
-            norm.momentum = None  # a plain average, so one batch sets the statistics
-            norm.train()
-        if norms:
-            with torch.no_grad():
-                network(torch.from_numpy(job.spec.sample(STATISTICS_BATCH, 0)["image"]))
-            network.eval()
-        tensors = [*network.named_parameters(), *network.named_buffers()]
+        set_statistics(network, job)
         with torch.no_grad():
-            for name, tensor in tensors:
+            for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
                 learned = isinstance(tensor, torch.nn.Parameter) or "running_" in name
                 if learned and tensor.is_floating_point():
                     tensor.copy_(torch.from_numpy(perturbed(name, tensor.numpy(), rng)))
 
-    class SingleOutput(torch.nn.Module):
+    class Plain(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.network = network
 
-        def forward(self, *values: torch.Tensor) -> torch.Tensor:
+        def forward(self, *values: torch.Tensor) -> Any:
             # By keyword for text models, whose third positional argument differs by model.
-            text = dict(zip(job.spec.inputs, values, strict=True)) if job.spec.vocabulary else {}
-            result = network(**text) if text else network(*values)
+            named = dict(zip(job.spec.inputs, values, strict=True)) if job.spec.keywords else {}
+            result = network(**named) if named else network(*values)
+            if job.spec.pick is not None:
+                return job.spec.pick(result)
             return result if isinstance(result, torch.Tensor) else result[0]
 
-    return SingleOutput().eval()
+    return Plain().eval()
 
 
-def export_torch(job: Job, path: Path) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+def export_torch(job: Job, path: Path) -> Network:
     """Write one file with one of torch's exporters and return the network as a function."""
     import torch
 
     network = torch_network(job)
-    feed = job.spec.sample(TRACED_BATCH, TRACED_SEQUENCE)
-    arguments = tuple(torch.from_numpy(feed[name]) for name in job.spec.inputs)
-    axes = {0: "batch", 1: "sequence"} if job.spec.vocabulary else {0: "batch"}
-    common: dict[str, Any] = {"input_names": list(job.spec.inputs), "output_names": ["output"]}
+    feed = job.spec.sample(TRACED)
+    arguments = tuple(torch.from_numpy(array) for array in feed.values())
+    axes = {name: value.open_axes for name, value in job.spec.inputs.items()}
+
+    def run(values: dict[str, np.ndarray]) -> list[np.ndarray]:
+        with torch.no_grad():
+            result = network(*(torch.from_numpy(values[name]) for name in job.spec.inputs))
+        outputs = [result] if isinstance(result, torch.Tensor) else list(result)
+        return [np.asarray(output.numpy()) for output in outputs]
+
+    count = len(run(feed))
+    names = ["output", *(f"output_{i}" for i in range(1, count))]
+    common: dict[str, Any] = {"input_names": list(axes), "output_names": names}
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if job.exporter == "legacy":
-            dynamic = dict.fromkeys(job.spec.inputs, axes) | {"output": {0: "batch"}}
+            dynamic: dict[str, Any] = axes | {name: {0: "batch"} for name in names}
             torch.onnx.export(
-                network, arguments, path, dynamo=False, opset_version=17, dynamic_axes=dynamic,
-                **common,
-            )  # fmt: skip
+                network, arguments, path, dynamo=False, opset_version=17, dynamic_axes=dynamic, **common
+            )
         else:
             torch.onnx.export(
-                network, arguments, path, dynamo=True, opset_version=18, external_data=False,
-                dynamic_shapes=(tuple(axes for _ in arguments),), verbose=False, **common,
-            )  # fmt: skip
-
-    def run(values: dict[str, np.ndarray]) -> np.ndarray:
-        with torch.no_grad():
-            output = network(*(torch.from_numpy(values[name]) for name in job.spec.inputs))
-        return np.asarray(output.numpy())
-
+                network,
+                arguments,
+                path,
+                dynamo=True,
+                opset_version=18,
+                external_data=False,
+                dynamic_shapes=(tuple(axes.values()),),
+                verbose=False,
+                **common,
+            )
     return run
 
 
-def export_tensorflow(job: Job, path: Path) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
-    """Write one Keras model through tf2onnx (its input is NHWC)."""
-    import tensorflow as tf
-    import tf2onnx
-
-    tf.keras.utils.set_random_seed(SEED)
-    network = job.spec.build()
-    rng = np.random.default_rng(SEED)
-    for layer in network.layers:
-        if isinstance(layer, tf.keras.layers.BatchNormalization):
-            layer.momentum = 0.0  # one batch sets the statistics
-    network(job.spec.sample(STATISTICS_BATCH, 0)["image"].transpose(0, 2, 3, 1), training=True)
-    for variable in network.weights:
-        variable.assign(perturbed(variable.path, np.asarray(variable), rng))
-    # The softmax of an untrained network hides differences; the logits show them.
-    network.layers[-1].activation = tf.keras.activations.linear
-    signature = (tf.TensorSpec((None, 224, 224, 3), tf.float32, name="image"),)
-    tf2onnx.convert.from_keras(network, signature, opset=17, output_path=str(path))
-    return lambda values: np.asarray(network(values["image"].transpose(0, 2, 3, 1)))
+TABLES = (
+    zoo_models_vision,
+    zoo_models_text,
+    zoo_models_media,
+    zoo_models_own_series,
+    zoo_models_own_images,
+    zoo_models_own_dense,
+    zoo_models_own_attention,
+    zoo_models_other,
+)
+EXPORT: dict[Exporter, Callable[[Job, Path], Network]] = {
+    "legacy": export_torch,
+    "dynamo": export_torch,
+    "tf": zoo_models_other.export_tensorflow,
+    "jax": zoo_models_other.export_jax,
+}
 
 
-def check(job: Job, path: Path, network: Callable[..., np.ndarray] | None = None) -> str:
+def check(job: Job, path: Path, network: Network | None = None) -> str:
     """Run the file at sizes it was not traced at, and compare with the source where it is known."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_inputs()]
     report = []
-    for batch, sequence in CHECKED_SIZES:
-        feed = job.spec.sample(batch, sequence, seed=batch)
-        file_feed = feed
-        if job.exporter == "tf":
-            file_feed = {"image": feed["image"].transpose(0, 2, 3, 1)}
-        (output, *_) = session.run(None, file_feed)
-        scale = float(np.abs(output).max())
+    for sizes in CHECKED:
+        feed = job.spec.sample(sizes, seed=sizes["batch"])
+        if job.exporter in ("tf", "jax"):  # the names may have changed, the order stays
+            outputs = session.run(None, dict(zip(names, channels_last(feed), strict=True)))
+        else:
+            outputs = session.run(None, {name: feed[name] for name in names})
+        scale = float(np.abs(outputs[0]).max())
         # Between samples: an output that ignores its input would make every comparison vacuous.
-        between = float(np.abs(output[0] - output[-1]).max()) if batch > 1 else None
-        text = f"batch {batch}: scale {scale:.3g}"
-        text += "" if between is None else f", between samples {between:.3g}"
+        between = float(np.abs(outputs[0][0] - outputs[0][-1]).max()) if sizes["batch"] > 1 else None
+        line = f"batch {sizes['batch']}: scale {scale:.3g}"
+        line += "" if between is None else f", between samples {between:.3g}"
         if network is not None:
-            text += f", from source {float(np.abs(output - network(feed)).max()):.1e}"
-        report.append(text)
+            pairs = zip(outputs, network(feed), strict=True)
+            line += f", from source {max(float(np.abs(a - b).max()) for a, b in pairs):.1e}"
+        report.append(line)
     return "; ".join(report)
+
+
+def write(job: Job, path: Path, check_only: bool) -> str:
+    """Writes and checks one file; the report, or why there is none."""
+    if check_only:
+        return check(job, path)
+    partial = path.with_suffix(".partial")  # others may be reading the folder meanwhile
+    result = check(job, partial, EXPORT[job.exporter](job, partial))
+    partial.rename(path)
+    return result
+
+
+def time_is_up(*_: object) -> None:
+    message = "the time limit is reached"
+    raise TimeoutError(message)
 
 
 def main() -> int:
@@ -288,30 +227,35 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=["*"], help="globs over file names")
     parser.add_argument("--force", action="store_true", help="write files that are there already")
     parser.add_argument("--check-only", action="store_true", help="run the files that are there")
+    parser.add_argument("--timeout", type=int, default=600, help="seconds per file")
     arguments = parser.parse_args()
     arguments.out_dir.mkdir(parents=True, exist_ok=True)
     failed = False
-    for job in jobs():
+    try:
+        make_torchvision_importable()
+    except ImportError:
+        print("torch is not installed here: its models are skipped", file=sys.stderr)
+    write_light(arguments.out_dir, arguments.only, arguments.force)
+    signal.signal(signal.SIGALRM, time_is_up)
+    for job in jobs_of([spec for table in TABLES for spec in table.SPECS]):
         path = arguments.out_dir / job.file
         if not any(fnmatch.fnmatch(job.file, glob) for glob in arguments.only):
             continue
         if path.exists() != arguments.check_only and not arguments.force:
             continue
-        started, partial = time.perf_counter(), path.with_suffix(".partial")
+        started = time.perf_counter()
+        signal.alarm(arguments.timeout)
         try:
-            network = None
-            if not arguments.check_only:
-                export = export_tensorflow if job.exporter == "tf" else export_torch
-                network = export(job, partial)
-                partial.rename(path)  # others may be reading the folder meanwhile
-            result = check(job, path, network)
+            result = write(job, path, arguments.check_only)
         except ImportError as error:
             result = f"skipped, framework not usable here: {error}"
         except Exception as error:  # one model that fails must not end the others
             failed = True
-            result = f"FAILED: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            lines = str(error).splitlines() or [""]
+            result = f"FAILED: {type(error).__name__}: {lines[0][:200]}"
             traceback.print_exc(file=sys.stderr)
-        print(f"{job.file:34} {time.perf_counter() - started:6.1f} s  {result}", flush=True)
+        signal.alarm(0)
+        print(f"{job.file:44} {time.perf_counter() - started:6.1f} s  {result}", flush=True)
     return int(failed)
 
 

@@ -1,324 +1,250 @@
-"""Prune every model of a folder and print what came of it, one row each.
+"""Prune every model of a folder to several targets and print what came of it, one row each.
 
-    python benchmarks/zoo.py FOLDER [MORE.onnx ...] [--target 0.6] [--json FILE]
+    python benchmarks/zoo.py FOLDER [MORE.onnx ...] --results zoo.jsonl [--targets 0.6,0.3]
 
-Each model is pruned in a process of its own, so that a crash, a hang or a lack of memory costs one
-row.  graphprune is used through its public functions only, and what it says is not taken on trust:
-multiply-adds are counted here, from one run of the file at fixed sizes, and the pruned file is
-opened and run here at sizes that nothing was traced at.  Where every cut group is exact (a CNN, or
-`--exact-only`), the masking oracle is done again here from the plan file alone: the original with
-the removed slices set to zero must equal the pruned model.
+Each model is worked on in a process of its own, with limits of time and memory, so that a crash, a hang or a
+lack of memory costs one row; rows are appended to the results file at once, and a second call goes on where
+the first one ended.  graphprune is used through its public functions only, and what it says is not taken on
+trust: see `zoo_check.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field, fields
+from collections import Counter
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
+from zoo_check import SIZES, count_macs, count_params, exporter_of, masked_error, run_pruned
+from zoo_report import report
 
-# (batch, sequence).  At the first, graphprune's nominal sizes, multiply-adds are counted: the share
-# of attention in them grows with the sequence, so a target is only met or missed at given sizes.
-SIZES = ((1, 128), (5, 16), (2, 29))
-MULTIPLYING = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+FLOORS = (0.1, 0.02)  # the second is tried where the first does not let a target be reached
+EXACT_TARGETS = (0.8, 0.9, 0.97)
+#: Axes that can never shrink, whatever the rules know.
+INTERFACE = (
+    "model output",
+    "model input",
+    "it is indexed by values known only at run time",
+    "a convolution's window computes the spatial axes",
+)
+
+
+@dataclass
+class Cut:
+    """One target; fractions are of the original, 1 = all of it."""
+
+    target: float
+    floor: float | None = None
+    claimed: float | None = None
+    counted: float | None = None
+    params: float | None = None
+    oracle_error: float | None = None  # relative to the output scale
+    masked_error: float | None = None  # our own oracle, relative too
+    masking_moved: float | None = None  # how far the outputs went when the slices were set to zero
+    runs: dict[str, str] = field(default_factory=dict)
+    seconds: float | None = None
+    error: str = ""
 
 
 @dataclass
 class Row:
-    """What happened to one model; fractions are of the original, 1 = all of it."""
+    """What happened to one model."""
 
     model: str
     exporter: str = ""
     nodes: int = 0
+    params: int = 0
     load_s: float | None = None
     analyze_s: float | None = None
-    prune_s: float | None = None
-    prunable_params: float | None = None
-    macs_claimed: float | None = None
-    macs_counted: float | None = None
-    params_claimed: float | None = None
-    params_counted: float | None = None
-    oracle_error: float | None = None
-    oracle_scale: float | None = None
-    masked_error: float | None = None  # our own oracle: largest difference / output scale
-    runs: dict[str, str] = field(default_factory=dict)  # size -> "ok" or the error
-    peak_rss_mb: int | None = None
+    prunable: float | None = None
+    prunable_inside: float | None = None  # the same, without what only the interface holds
+    reasons: list[tuple[str, float]] = field(default_factory=list)  # text, share of the parameters
+    unruled: list[str] = field(default_factory=list)
+    cuts: list[Cut] = field(default_factory=list)
+    exact: Cut | None = None
+    peak_rss_mb: int = 0
     error: str = ""
 
 
-def exporter_of(model: onnx.ModelProto) -> str:
-    """Who wrote the file: both torch exporters call themselves pytorch, one adds metadata."""
-    if model.producer_name == "pytorch":
-        entries = (entry for node in model.graph.node for entry in node.metadata_props)
-        marked = any(entry.key.startswith("pkg.torch") for entry in entries)
-        return "dynamo" if marked else "legacy"
-    return model.producer_name or "unnamed"
+def blocked(graph: Any) -> tuple[float, list[tuple[str, float]]]:
+    """Prunable share of the parameters that the interface does not hold, and what blocks the others.
 
-
-def feed_for(model: onnx.ModelProto, batch: int, sequence: int) -> dict[str, np.ndarray]:
-    """Random inputs: first symbolic axis = batch, the others = sequence."""
-    rng = np.random.default_rng(batch * 1000 + sequence)
-    constants = {tensor.name for tensor in model.graph.initializer}
-    feed: dict[str, np.ndarray] = {}
-    for value in model.graph.input:
-        if value.name in constants:
+    Left out are tensors each of whose axes is held by a model input or output, by an index that is read at
+    run time (the rows of an embedding), or by a convolution's window.
+    """
+    constants = graph.model.ir.graph.initializers
+    # A branch that can go as a whole does not make its parameters narrower.
+    free = {m.name for g in graph.groups if g.prunable and g.kind != "blocks" for m in g.members}
+    tensors = {name: v.const_value for name, v in constants.items() if v.const_value is not None}
+    tensors = {name: t for name, t in tensors.items() if t.dtype.is_floating_point()}
+    total = sum(t.size for t in tensors.values())
+    outside, why = 0, Counter[str]()
+    for name, tensor in tensors.items():
+        if name in free:
             continue
-        tensor = value.type.tensor_type
-        shape = [
-            axis.dim_value or (batch if index == 0 else sequence)
-            for index, axis in enumerate(tensor.shape.dim)
-        ]
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-        if np.issubdtype(dtype, np.floating):
-            feed[value.name] = rng.standard_normal(shape).astype(dtype)
-        elif "mask" in value.name or dtype == np.bool_:
-            feed[value.name] = np.ones(shape, dtype)
-        else:
-            feed[value.name] = rng.integers(0, 100, shape).astype(dtype)  # below any vocabulary
-    return feed
+        reasons: list[str] = []
+        for axis, size in enumerate(tensor.shape.numpy()):
+            if size > 1:
+                found = graph.explain(name, axis)
+                reasons += found.reasons or list(found.blocked.values()) or ["no reason given"]
+        if reasons and all(reason.startswith(INTERFACE) for reason in reasons):
+            outside += tensor.size
+        for reason in dict.fromkeys(reasons or ["a scalar"]):
+            why[reason] += tensor.size
+    stuck = (1 - graph.prunable_params_fraction()) * total
+    inside = 1 - max(stuck - outside, 0) / (total - outside) if total > outside else 1.0
+    return inside, [(text, size / total) for text, size in why.most_common(4)]
 
 
-def open_session(model: onnx.ModelProto | Path, *, optimize: bool = True) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if not optimize:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-
-
-def count_macs(model: onnx.ModelProto, batch: int, sequence: int) -> int:
-    """Multiply-adds of Conv, ConvTranspose, MatMul and Gemm in one actual run.
-
-    Nothing of graphprune is involved: the operands are made outputs of the graph, and their
-    shapes read from what onnxruntime returns.
-    """
-    nodes = [node for node in model.graph.node if node.op_type in MULTIPLYING]
-    constants = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            constants[node.output[0]] = tuple(node.attribute[0].t.dims)
-    feed = feed_for(model, batch, sequence)
-    shapes = constants | {name: array.shape for name, array in feed.items()}
-    wanted = [name for node in nodes for name in (*node.input[:2], node.output[0])]
-    wanted = [name for name in dict.fromkeys(wanted) if name not in shapes]
-
-    tapped = onnx.ModelProto()
-    tapped.CopyFrom(model)
-    outputs = {value.name for value in model.graph.output}
-    tapped.graph.output.extend(onnx.ValueInfoProto(name=n) for n in wanted if n not in outputs)
-    session = open_session(tapped, optimize=False)
-    arrays = session.run(wanted, feed) if wanted else []
-    shapes |= {name: array.shape for name, array in zip(wanted, arrays, strict=True)}
-    return sum(node_macs(node, shapes) for node in nodes)
-
-
-def node_macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
-    first, second = shapes[node.input[0]], shapes[node.input[1]]
-    output = shapes[node.output[0]]
-    if node.op_type == "Conv":  # weight (M, C/group, k...): each output element reads C/group * k
-        return int(np.prod(output) * np.prod(second[1:]))
-    if node.op_type == "ConvTranspose":  # weight (C, M/group, k...): each input element is spread
-        return int(np.prod(first) * np.prod(second[1:]))
-    transposed = any(a.name == "transA" and a.i for a in node.attribute)
-    return int(np.prod(output) * first[0 if transposed else -1])
-
-
-def count_params(model: onnx.ModelProto) -> int:
-    """Elements of the floating-point initializers, as they stand in the file."""
-    floating = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
-    return sum(int(np.prod(t.dims)) for t in model.graph.initializer if t.data_type in floating)
-
-
-def run_pruned(original: onnx.ModelProto, pruned: Path) -> dict[str, str]:
-    """Open and run the pruned file at every size; the outputs keep the original's shapes."""
-    session, reference = open_session(pruned), open_session(original)
-    results = {}
-    for batch, sequence in SIZES:
-        feed = feed_for(original, batch, sequence)
-        try:
-            outputs, expected = session.run(None, feed), reference.run(None, feed)
-            shapes = [(a.shape, b.shape) for a, b in zip(outputs, expected, strict=True)]
-            finite = all(np.isfinite(a).all() for a in outputs if a.dtype.kind == "f")
-            wrong = next((f"{a} for {b}" for a, b in shapes if a != b), "")
-            results[f"{batch}x{sequence}"] = wrong or ("ok" if finite else "not finite")
-        except Exception as error:  # onnxruntime raises its own classes, none of them public
-            results[f"{batch}x{sequence}"] = str(error).splitlines()[0][:200]
-    return results
-
-
-def mask(original: onnx.ModelProto, plan: dict[str, Any]) -> onnx.ModelProto | None:
-    """The original with the plan's removed slices set to zero; None where that is not the claim.
-
-    A group that a norm or a softmax runs over changes statistics when it is cut, so zeroing says
-    something else; and a parameter that the plan names is not always an initializer of the file.
-    """
-    cut = [group for group in plan["groups"] if len(group["keep"]) < group["size"]]
-    if not all(group["exact"] for group in cut):
-        return None
-    masked = onnx.ModelProto()
-    masked.CopyFrom(original)
-    tensors = {tensor.name: tensor for tensor in masked.graph.initializer}
-    for parameter in plan["parameters"]:
-        if parameter["name"] not in tensors or parameter.get("uses"):
-            return None
-        tensor = tensors[parameter["name"]]
-        array = onnx.numpy_helper.to_array(tensor).copy()
-        removed = np.setdiff1d(np.arange(parameter["size"]), parameter["keep"])
-        np.moveaxis(array, parameter["axis"], 0)[removed] = 0
-        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
-    return masked
-
-
-def masked_error(masked: onnx.ModelProto, pruned: Path) -> float:
-    """Largest difference of the outputs over the largest output, batch and sequence untraced."""
-    feed = feed_for(masked, *SIZES[-1])
-    expected, outputs = open_session(masked).run(None, feed), open_session(pruned).run(None, feed)
-    return max(
-        float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-12))
-        for a, b in zip(expected, outputs, strict=True)
-    )
-
-
-def measure(path: Path, row: Row, target: float, options: dict[str, Any]) -> None:
-    """Fill the row as far as it goes; what fails is raised after the columns before it are set."""
+def prune(path: Path, original: onnx.ModelProto, target: float, options: dict[str, Any]) -> Cut:
+    """Prunes to one target; what fails is said in the result."""
     import graphprune as gp
 
+    result, floors = Cut(target), FLOORS
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        out, plan_file = Path(folder) / "pruned.onnx", Path(folder) / "plan.json"
+        for floor in floors:
+            result.floor, result.error = floor, ""
+            try:
+                done = gp.prune(
+                    path, out, target={"macs": target}, plan_out=plan_file, floor=floor, **options
+                )
+                break
+            except gp.GraphPruneError as error:
+                result.error = f"{type(error).__name__}: {error}"
+                if type(error).__name__ != "TargetError":
+                    return result
+            except Exception as error:  # the row says it
+                result.error = f"CRASH {type(error).__name__}: {error}"
+                return result
+        else:
+            return result
+        result.seconds = time.perf_counter() - started
+        result.claimed = done.plan.reached["macs"]
+        if done.verdict is not None:
+            result.oracle_error = done.verdict.max_error / max(done.verdict.scale, 1e-12)
+        try:
+            pruned = onnx.load(out)
+            onnx.checker.check_model(pruned, full_check=True)
+            result.runs = run_pruned(original, out)
+            found = masked_error(original, plan_file, out)
+            if found is not None:
+                result.masked_error, result.masking_moved = found
+            result.params = count_params(pruned) / max(count_params(original), 1)
+            result.counted = count_macs(pruned, SIZES[0]) / count_macs(original, SIZES[0])
+        except Exception as error:
+            result.error = f"CHECK {type(error).__name__}: {str(error).splitlines()[0]}"
+    return result
+
+
+def measure(path: Path, row: Row, targets: list[float], options: dict[str, Any]) -> None:
+    """Fill the row as far as it goes; what fails is raised after the columns before it are set."""
+    import graphprune as gp
+    from graphprune.report import inspect
+
     original = onnx.load(path)
-    row.exporter, row.nodes = exporter_of(original), len(original.graph.node)
+    row.exporter, row.nodes, row.params = (
+        exporter_of(original),
+        len(original.graph.node),
+        count_params(original),
+    )
     started = time.perf_counter()
     model = gp.load(path)
     row.load_s = time.perf_counter() - started
     started = time.perf_counter()
     graph = gp.analyze(model)
     row.analyze_s = time.perf_counter() - started
-    row.prunable_params = graph.prunable_params_fraction()
+    row.prunable = graph.prunable_params_fraction()
+    row.prunable_inside, row.reasons = blocked(graph)
+    row.unruled = [f"{op.domain}.{op.op_type} x{op.count}" for op in inspect(graph).ops if not op.rule]
     del graph, model
-
-    with tempfile.TemporaryDirectory() as folder:
-        out, plan_file = Path(folder) / "pruned.onnx", Path(folder) / "plan.json"
-        started = time.perf_counter()
-        result = gp.prune(path, out, target={"macs": target}, plan_out=plan_file, **options)
-        row.prune_s = time.perf_counter() - started
-        row.macs_claimed = result.plan.reached.get("macs")
-        row.params_claimed = result.plan.reached.get("params")
-        if result.verdict is not None:
-            row.oracle_error, row.oracle_scale = result.verdict.max_error, result.verdict.scale
-        pruned = onnx.load(out)
-        onnx.checker.check_model(pruned, full_check=True)
-        row.macs_counted = count_macs(pruned, *SIZES[0]) / count_macs(original, *SIZES[0])
-        row.params_counted = count_params(pruned) / count_params(original)
-        row.runs = run_pruned(original, out)
-        masked = mask(original, json.loads(plan_file.read_text()))
-        row.masked_error = None if masked is None else masked_error(masked, out)
+    for target in targets:
+        row.cuts.append(prune(path, original, target, options))
+    if any(cut.claimed is not None and cut.masked_error is None for cut in row.cuts):
+        # A statistic ran over what was cut, so zeros could not say it; a cut without any can be checked.
+        for target in EXACT_TARGETS:
+            row.exact = prune(path, original, target, options | {"exact_only": True})
+            if not row.exact.error.startswith("TargetError"):
+                break
 
 
-def work(path: Path, target: float, options: dict[str, Any]) -> Row:
-    import resource
-
+def work(path: Path, targets: list[float], options: dict[str, Any]) -> Row:
     row = Row(path.name)
     try:
-        measure(path, row, target, options)
+        measure(path, row, targets, options)
     except Exception as error:  # the row says it; the other columns stay
         row.error = f"{type(error).__name__}: {error}"
     row.peak_rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return row
 
 
-def measure_apart(path: Path, arguments: argparse.Namespace) -> Row:
+def measure_apart(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run one model in a process of its own."""
-    command = [sys.executable, __file__, str(path), "--worker", "--target", str(arguments.target)]
+    command = [sys.executable, __file__, str(path), "--worker", "--targets", arguments.targets]
     command += ["--criterion", arguments.criterion, "--allocator", arguments.allocator]
-    command += ["--exact-only"] if arguments.exact_only else []
+    limit = int(arguments.memory * 2**30)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=arguments.timeout, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=arguments.timeout,
+            check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+        )
     except subprocess.TimeoutExpired:
-        return Row(path.name, error=f"no result after {arguments.timeout} s")
+        return asdict(Row(path.name, error=f"no result after {arguments.timeout} s"))
     try:
-        return Row(**json.loads(done.stdout.splitlines()[-1]))
+        return dict(json.loads(done.stdout.splitlines()[-1]))
     except (IndexError, ValueError):
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return Row(path.name, error=f"process ended with {done.returncode}: {last[:200]}")
-
-
-def cell(row: Row, name: str) -> str:
-    value = getattr(row, name)
-    if name == "runs":
-        bad = [f"{size}: {result}" for size, result in value.items() if result != "ok"]
-        return "; ".join(bad) or ("ok" if value else "-")
-    if name == "error":
-        return value.splitlines()[0][:90] if value else ""
-    if value is None:
-        return "-"
-    if name in (
-        "prunable_params",
-        "macs_claimed",
-        "macs_counted",
-        "params_claimed",
-        "params_counted",
-    ):
-        return f"{value:.1%}"
-    if name.startswith(("oracle", "masked")):
-        return f"{value:.1e}"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
-
-
-def markdown(rows: list[Row]) -> str:
-    names = [f.name for f in fields(Row)]
-    table = [[name.replace("_", " ") for name in names], ["---"] * len(names)]
-    table += [[cell(row, name).replace("|", "\\|") for name in names] for row in rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in table)
+        return asdict(Row(path.name, error=f"process ended with {done.returncode}: {last[:200]}"))
 
 
 def main() -> int:
-    """Print the table; 1 when a model failed, missed the target, or does not run."""
+    """Print the table and the summary; 1 when a file is wrong or an engine failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("paths", nargs="+", type=Path, help="folders of .onnx files, or files")
-    parser.add_argument("--target", type=float, default=0.6, help="fraction of macs to keep")
+    parser.add_argument("paths", nargs="*", type=Path, help="folders of .onnx files, or files")
+    parser.add_argument("--results", type=Path, default=Path("zoo.jsonl"), help="JSON lines, appended to")
+    parser.add_argument("--again", nargs="*", default=[], help="names of models whose rows are made anew")
+    parser.add_argument("--targets", default="0.6,0.3", help="fractions of macs to keep")
     parser.add_argument("--criterion", default="l2")
-    parser.add_argument("--allocator", default="uniform")
-    parser.add_argument("--exact-only", action="store_true")
-    parser.add_argument("--timeout", type=float, default=900.0, help="seconds per model")
-    parser.add_argument("--json", type=Path, help="write the rows here as well")
+    parser.add_argument("--allocator", default="global")
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds per model")
+    parser.add_argument("--memory", type=float, default=12.0, help="GiB per model")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         options = {"criterion": arguments.criterion, "allocator": arguments.allocator}
-        if arguments.exact_only:
-            options["exact_only"] = True
-        print(json.dumps(asdict(work(arguments.paths[0], arguments.target, options))))
+        targets = [float(text) for text in arguments.targets.split(",")]
+        print(json.dumps(asdict(work(arguments.paths[0], targets, options))))
         return 0
 
     files = [f for p in arguments.paths for f in (sorted(p.glob("*.onnx")) if p.is_dir() else [p])]
-    rows = []
+    rows: dict[str, dict[str, Any]] = {}
+    if arguments.results.exists():
+        lines = arguments.results.read_text().splitlines()
+        rows = {row["model"]: row for row in map(json.loads, lines) if row["model"] not in arguments.again}
     for number, path in enumerate(files, 1):
-        rows.append(measure_apart(path, arguments))
-        print(f"[{number}/{len(files)}] {path.name}: {rows[-1].error or 'ok'}", file=sys.stderr)
-        if arguments.json:
-            document = {"schema_version": 1, "target": arguments.target, "cpus": os.cpu_count()}
-            document["rows"] = [asdict(row) for row in rows]
-            arguments.json.write_text(json.dumps(document, indent=1))
-    print(markdown(rows))
-    good = [
-        not row.error
-        and set(row.runs.values()) == {"ok"}
-        and row.macs_counted is not None
-        and row.macs_counted <= arguments.target
-        for row in rows
-    ]
-    print(f"{sum(good)} of {len(rows)} as they should be", file=sys.stderr)
-    return int(not all(good))
+        if path.name in rows:
+            continue
+        rows[path.name] = row = measure_apart(path, arguments)
+        with arguments.results.open("a") as results:
+            results.write(json.dumps(row) + "\n")
+        problem = row["error"] or "; ".join(cut["error"] for cut in row["cuts"] if cut["error"]) or "ok"
+        print(f"[{number}/{len(files)}] {path.name}: {problem.splitlines()[0]}", file=sys.stderr, flush=True)
+    text, fine = report(list(rows.values()))
+    print(text)
+    return int(not fine)
 
 
 if __name__ == "__main__":
