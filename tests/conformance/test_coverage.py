@@ -1,9 +1,10 @@
-"""Every operator of ai.onnx has a rule, or is known to have none and then blocks what touches it."""
+"""Every operator of ai.onnx and com.microsoft has a rule, or is declared to have none, with a reason."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime.capi.onnxruntime_pybind11_state as runtime
 import pytest
 from onnx_models import CASES
 from rule_law import OpenAnalysis, free_units
@@ -11,44 +12,55 @@ from rule_law import OpenAnalysis, free_units
 from graphprune.errors import GraphPruneError
 from graphprune.model import load
 from graphprune.rules import RULES
+from graphprune.rules.blocked import DECLARED, why_blocked
 from graphprune.shapes.fold_shapes import prepare
 
-NEWEST = onnx.defs.onnx_opset_version()
-
-# Operators without a rule. An entry leaves this list when its rule arrives.
-WITHOUT_RULE = {
-    "AffineGrid", "Attention", "Bernoulli", "BitCast", "BlackmanWindow", "CausalConvWithState",
-    "CenterCropPad", "Col2Im", "ConcatFromSequence", "Constant", "ConvInteger", "CumProd", "DFT",
-    "DeformConv", "DepthToSpace", "DequantizeLinear", "Det", "DynamicQuantizeLinear", "Einsum",
-    "GRU", "GridSample", "HammingWindow", "HannWindow", "If", "ImageDecoder", "LSTM",
-    "LinearAttention", "Loop", "MatMulInteger", "MaxRoiPool", "MaxUnpool", "MelWeightMatrix",
-    "Multinomial", "NegativeLogLikelihoodLoss", "NonMaxSuppression", "OneHot", "Optional",
-    "OptionalGetElement", "OptionalHasElement", "QLinearConv", "QLinearMatMul", "QuantizeLinear",
-    "RNN", "RandomNormalLike", "RandomUniformLike", "RegexFullMatch", "RoiAlign", "RotaryEmbedding",
-    "STFT", "Scan", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase",
-    "SequenceInsert", "SequenceLength", "SequenceMap", "SoftmaxCrossEntropyLoss", "SpaceToDepth",
-    "SplitToSequence", "StringConcat", "StringNormalizer", "StringSplit", "SwiGLU", "TensorScatter",
-    "TfIdfVectorizer",
-}  # fmt: skip
+WITH_RULE = {(domain, op) for domain, op, _ in RULES.ops()}
+WITHOUT_RULE = {op for domain, op in DECLARED if domain == ""}
 
 # Of these, the ones for which ONNX has no node test whose first input is a tensor that could shrink.
 NOT_SHOWN = {
-    "BlackmanWindow", "ConcatFromSequence", "Constant", "HammingWindow", "HannWindow", "If", "Loop",
-    "MaxRoiPool", "MelWeightMatrix", "Multinomial", "Optional", "RandomNormalLike",
+    "BlackmanWindow", "ConcatFromSequence", "HammingWindow", "HannWindow",
+    "MelWeightMatrix", "Multinomial", "Optional", "RandomNormalLike",
     "RandomUniformLike", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase",
     "SequenceLength",
 }  # fmt: skip
 
 
-def test_every_operator_is_accounted_for() -> None:
-    operators = {s.name for s in onnx.defs.get_all_schemas() if s.domain == ""}
-    without = {name for name in operators if RULES.find("", name, NEWEST) is None}
-    assert without == WITHOUT_RULE
+def operators() -> set[tuple[str, str]]:
+    """All that the installed onnx and onnxruntime know in the two domains."""
+    onnx_ops = {("", s.name) for s in onnx.defs.get_all_schemas_with_history() if s.domain == ""}
+    schemas = runtime.get_all_operator_schema()
+    return onnx_ops | {(s.domain, s.name) for s in schemas if s.domain == "com.microsoft"}
 
 
-def test_no_rule_is_for_an_operator_that_does_not_exist() -> None:
-    known = {s.name for s in onnx.defs.get_all_schemas_with_history() if s.domain == ""}
-    assert {op for domain, op, _ in RULES.ops() if domain == ""} <= known
+def test_every_operator_has_a_rule_or_a_reason() -> None:
+    assert not operators() - WITH_RULE - DECLARED.keys()
+
+
+def test_no_operator_has_both() -> None:
+    assert not WITH_RULE & DECLARED.keys()
+
+
+def test_none_is_named_that_does_not_exist() -> None:
+    # onnxruntime keeps this one in the default domain.
+    known = operators() | {("", "SimplifiedLayerNormalization")}
+    assert {key for key in WITH_RULE | DECLARED.keys() if key[0] == ""} <= known
+
+
+def test_every_old_form_has_a_rule_or_a_reason() -> None:
+    for schema in onnx.defs.get_all_schemas_with_history():
+        key = (schema.domain, schema.name)
+        if schema.domain == "" and key in WITH_RULE and RULES.find(*key, schema.since_version) is None:
+            assert "convert the model to a newer opset" in why_blocked(*key)
+
+
+def test_reasons_are_told() -> None:
+    assert (
+        why_blocked("ai.onnx", "StringSplit")
+        == "no coupling rule for ai.onnx::StringSplit: it computes with text"
+    )
+    assert why_blocked("custom", "Op") == "no coupling rule for custom::Op"
 
 
 def shown(op_type: str) -> list[OpenAnalysis]:
@@ -79,7 +91,7 @@ def test_an_operator_without_rule_blocks(op_type: str) -> None:
         assert analysis.without_rule["", op_type] == 1
         assert not free_units(analysis)
         texts = {r.text for r in analysis.facts.reasons[2:]}
-        assert any(text == f"no coupling rule for ai.onnx::{op_type}" for text in texts)
+        assert why_blocked("", op_type) in texts
         for value in analysis.model.ir.graph.inputs:
             for axis in analysis.axes.get(value.name or "", []):
                 if not axis.is_plain and np.any(analysis.algebra.resolve(axis)):

@@ -1,4 +1,4 @@
-"""The helpers of the rule tests are importable; hypothesis is quick and gives the same run every time."""
+"""The helpers here and of the rule tests are importable; hypothesis is quick, and the same every time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from pathlib import Path
 
 from hypothesis import settings
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "rules"))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "rules")]
 settings.register_profile("graphprune", max_examples=60, deadline=None, derandomize=True, database=None)
 settings.load_profile("graphprune")
