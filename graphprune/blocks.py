@@ -15,8 +15,16 @@ from heapq import heappop, heappush
 import onnx_ir as ir
 
 from graphprune.quantization import QUANTIZED, RESULTS
+from graphprune.lives import ZERO_IF_ANY, ZERO_IF_FIRST
 from graphprune.shapes.trace import Trace
 from graphprune.storage.constants import is_constant
+
+
+#: A scale and a shift of weights behind whatever is computed.
+_SCALED = {
+    "BatchNormalization", "InstanceNormalization", "GroupNormalization", "LayerNormalization",
+    "RMSNormalization", "SimplifiedLayerNormalization",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,7 @@ class SpanFinder:
             others = [v for j, v in enumerate(total.inputs) if j != i and v is not None]
             if (
                 nodes
+                and self._is_zero_without_weights(nodes, value)
                 and any(node in self._weighted for node in nodes)
                 and all(not is_constant(v) for v in others)
                 and self._share_source(nodes, others)
@@ -94,6 +103,22 @@ class SpanFinder:
                 for v in node.inputs:
                     add(v)
         return sorted(inside, key=self._order.__getitem__)
+
+    def _is_zero_without_weights(self, nodes: list[ir.Node], value: ir.Value) -> bool:
+        """Would the branch be zero if all of its weights were?  Else more goes with it than they make."""
+        zero: set[ir.Value] = set()
+        for node in nodes:
+            inputs = [v for v in node.inputs if v is not None]
+            here = [v in zero or _is_weight(v) for v in inputs]
+            if (
+                node in self._weighted
+                or (node.op_type in _SCALED and all(here[1:]))
+                or (node.op_type in ZERO_IF_ANY and any(here))
+                or (node.op_type in ZERO_IF_FIRST and here[:1] == [True])
+                or (node.op_type in ("Add", "Sum", "Sub", "Concat") and all(here))
+            ):
+                zero.update(node.outputs)
+        return value in zero
 
     @staticmethod
     def _only_feeds(v: ir.Value, inside: set[ir.Node], user: ir.Node, value: ir.Value) -> bool:
@@ -173,6 +198,11 @@ class SpanFinder:
         return all(
             s.get(a.name or "") is not None and s.get(a.name or "") == s.get(b.name or "") for s in shapes
         )
+
+
+def _is_weight(value: ir.Value) -> bool:
+    tensor = value.const_value
+    return is_constant(value) and tensor is not None and tensor.dtype.is_floating_point()
 
 
 def _is_float(value: ir.Value) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from graphprune.algebra import Axis, merge
+from graphprune.algebra import Algebra, Axis, merge
 from graphprune.blocks import Block, Span, SpanFinder
 from graphprune.storage.constants import is_matrix
 
@@ -35,17 +35,35 @@ def find_blocks(analysis: Analysis, sums: Iterable[ir.Node]) -> None:
             analysis.spans[unit] = (*analysis.spans.get(unit, ()), *finder.exclusive(value, user))
     for total in sums:
         span = finder.branch(total)
-        mortal = any((value.name or "") in lives.of for value in total.outputs)
+        names = [value.name or "" for value in total.outputs]
+        mortal = any(_can_die(algebra, lives.of[name].axis) for name in names if name in lives.of)
         if span is None or span.user is None or mortal:
             continue  # a sum of parts that can die one by one is no place for another choice
         drop = lives.drops.get(span.user)
+        if drop is not None and not _can_die(algebra, drop):
+            drop = None
         if drop is None or drop.size > 1:  # else it is known by that unit already
             piece = _add_block(analysis, span)
             lives.drops[span.user] = piece if drop is None else merge([drop, piece])
     inside = {node for nodes in analysis.spans.values() for node in nodes}
     for span in finder.layers():
-        if inside.isdisjoint(span.nodes):
+        if inside.isdisjoint(span.nodes) and _stays_zero(analysis, span):
             _add_block(analysis, span)
+
+
+def _can_die(algebra: Algebra, life: Axis) -> bool:
+    """Are there units without which nothing of it is left?  Those of a tensor that an output needs are frozen."""
+    rows = algebra.live(life)
+    return bool(rows.shape[1]) and bool((rows > 0).any(axis=1).all())
+
+
+def _stays_zero(analysis: Analysis, layer: Span) -> bool:
+    """Is the input zero wherever what reads the output counts on zeros?"""
+    assert layer.instead is not None
+    ends = [analysis.axes.get(v.name or "") for v in (layer.instead, layer.value)]
+    if ends[0] is None or ends[1] is None:
+        return False
+    return all(a.zero or a.is_plain or not b.zero for a, b in zip(ends[0], ends[1], strict=True))
 
 
 def _add_block(analysis: Analysis, span: Span) -> Axis:

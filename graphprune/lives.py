@@ -29,13 +29,13 @@ from graphprune.storage.constants import is_constant
 ANYTHING = ""
 
 #: The result is zero (or empty) as soon as the first input is.
-_FIRST = {
+ZERO_IF_FIRST = {
     *ZERO_TO_ZERO, "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Slice",
     "Split", "Gather", "GatherElements", "GatherND", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1",
     "ReduceL2", "ReduceSumSquare", "AveragePool", "MaxPool", "GlobalAveragePool", "GlobalMaxPool", "Div",
 }  # fmt: skip
 #: The result is zero (or empty) as soon as any input is.
-_ANY = {"Mul", "And", "MatMul", "Einsum"}
+ZERO_IF_ANY = {"Mul", "And", "MatMul", "Einsum"}
 #: One input without elements leaves none in the result, though zeros would not make zeros.
 _EMPTY_FIRST = {"Sigmoid", "Exp", "Softplus", "HardSigmoid", "NonZero", "Not", "Log", "Reciprocal", "Softmax"}
 _EMPTY_ANY = {
@@ -145,12 +145,12 @@ def _void_of(node: ir.Node, i: int, void: str) -> str:
     if void == ZEROS:
         if op_type == "NonZero":
             return EMPTY
-        return ZEROS if op_type in _ANY or (op_type in _FIRST and i == 0) else ANYTHING
+        return ZEROS if op_type in ZERO_IF_ANY or (op_type in ZERO_IF_FIRST and i == 0) else ANYTHING
     if void != EMPTY or op_type in _REDUCES:
         return ANYTHING
     if op_type == "MatMul":  # rows that are not there, and not an empty sum
         other = node.inputs[1]
         return EMPTY if i == 0 and other is not None and is_constant(other) else ANYTHING
-    stays = i == 0 and (op_type in _FIRST or op_type in _EMPTY_FIRST)
+    stays = i == 0 and (op_type in ZERO_IF_FIRST or op_type in _EMPTY_FIRST)
     chosen = i == 1 and op_type in ("Gather", "GatherElements", "GatherND")
     return EMPTY if stays or chosen or op_type in _EMPTY_ANY else ANYTHING

@@ -22,6 +22,11 @@ def keep_nonempty(analysis: Analysis) -> None:
     Rows that are all pairs of some units can't: one of each is left.  A piece of a product that ends
     inside a factor (``heads x dims`` sliced in the middle of a head) can.
     """
+    for axis, count, _ in analysis.facts.minimums:  # lives of tensors that something needs, among others
+        rows = analysis.algebra.live(axis)
+        if rows.shape[1] > 1 and rows[:, 0].all() and not _is_product(rows):
+            first = replace(axis, labels=rows[:count])
+            analysis.freeze(first, Reason("without these, nothing might be left of a tensor"))
     for axis in _distinct_axes(analysis):
         rows = analysis.algebra.live(axis)
         if rows.shape[1] < 2 or not rows[:, 0].all():

@@ -8,11 +8,14 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from networks import build
+from networks import build, initializer, replace
 
 import graphprune as gp
+from graphprune.check import validate
 from graphprune.errors import PlanError
 from graphprune.groups import Group
+from graphprune.oracle import verify
+from graphprune.rewrite import cut
 
 EXPERTS, K, WIDTH, INNER = 6, 2, 8, 12
 
@@ -227,3 +230,51 @@ def test_positions_in_arithmetic_keep_all_experts() -> None:
     model.graph.node.insert(2, onnx.helper.make_node("Neg", ["i"], ["minus"], "neg"))
     model.graph.node.insert(3, onnx.helper.make_node("Abs", ["minus"], ["j"], "abs"))
     assert reasons_of_router(model) == {"its positions are used as numbers (Neg 'neg')"}
+
+
+def split_gates(form: str) -> onnx.ModelProto:
+    """A gate over all experts is taken apart by one Split."""
+    parts = " ".join(
+        f"h{e} = MatMul(x, up{e}) r{e} = Relu(h{e}) d{e} = MatMul(r{e}, down{e}) p{e} = Mul(a{e}, d{e})"
+        for e in range(EXPERTS)
+    )
+    gates, terms = (", ".join(f"{name}{e}" for e in range(EXPERTS)) for name in "ap")
+    ones = str([1] * EXPERTS)
+    split, opset = {
+        "sizes": ("<axis=1> (gate, ones)", 13),
+        "number": (f"<axis=1, num_outputs={EXPERTS}> (gate)", 18),
+        "attribute": (f"<axis=1, split={ones}> (gate)", 11),
+        "equal": ("<axis=1> (gate)", 11),
+    }[form]
+    body = f"gate = MatMul(x, router) {gates} = Split {split} {parts} y = Sum(x, {terms})"
+    weights: dict[str, object] = {"router": (WIDTH, EXPERTS)}
+    weights |= {"ones": [1] * EXPERTS} if form == "sizes" else {}
+    weights |= {f"up{e}": (WIDTH, INNER) for e in range(EXPERTS)}
+    weights |= {f"down{e}": (INNER, WIDTH) for e in range(EXPERTS)}
+    return build(f"(float[n, {WIDTH}] x) => (float[n, {WIDTH}] y)", body, weights, opset=opset)
+
+
+@pytest.mark.parametrize("form", ["sizes", "number", "attribute", "equal"])
+def test_a_split_into_gates_has_no_output_for_experts_that_are_gone(form: str) -> None:
+    model = split_gates(form)
+    graph = gp.analyze(model)
+    (group,) = (g for g in graph.groups if g.id == "router:1")
+    keep = [1, 2, 4]
+    removed = np.zeros(len(graph.analysis.algebra), bool)
+    removed[np.delete(group.units, keep)] = True
+    cut_model = cut(graph.analysis, removed)
+    assert verify(graph.analysis, removed, cut_model).exact
+    pruned = cut_model.to_proto()
+    validate(cut_model)
+    assert "up0" not in {t.name for t in pruned.graph.initializer}
+    (split,) = (n for n in pruned.graph.node if n.op_type == "Split")
+    assert list(split.output) == [f"a{e}" for e in keep]
+    # By hand, without the oracle: the gates of removed experts are zero.
+    masked = onnx.ModelProto()
+    masked.CopyFrom(model)
+    router = initializer(masked, "router").copy()
+    router[:, [e for e in range(EXPERTS) if e not in keep]] = 0
+    replace(masked, "router", router)
+    x = np.random.default_rng(0).standard_normal((9, WIDTH)).astype(np.float32)
+    outputs = [ort.InferenceSession(m.SerializeToString()).run(None, {"x": x})[0] for m in (masked, pruned)]
+    np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-5)

@@ -17,8 +17,14 @@ if TYPE_CHECKING:
     from graphprune.shapes.trace import Trace
 
 
+#: What a tensor holds in the original once the units that it stands for are removed: it is all zeros, or
+#: has no elements.
+ZEROS, EMPTY = "zeros", "empty"
+
 #: ``axes_of(node, input_index)``: axes of the value there, made on first request for a constant.
 AxesOf = Callable[[ir.Node, int], list[Axis]]
+#: ``visit_body(graph, input_axes)``: axes of the outputs of a body; None where a shape is not known.
+VisitBody = Callable[[ir.Graph, Sequence[list[Axis] | None]], list[list[Axis] | None]]
 
 
 class Blocked(Exception):
@@ -47,11 +53,19 @@ class Facts:
         statistics: axes over which a norm, softmax, mean or maximum runs (removal changes its value),
             with the reason's index and the node.
         tags: axes that play a part in attention ("heads", "head_dim") or form convolution groups.
+        inside: axes that a fused operator makes and uses up itself, so that no tensor has them.
+        minimums: axes of which some number of positions has to stay, with that number and the reason.
+        indexes: integer tensors, by name, that hold positions of an axis (what TopK returns).
+        computed: values that were asked about, and whether they are computed from constants alone.
     """
 
     reasons: list[Reason] = field(default_factory=lambda: [Reason("not frozen"), Reason("no reason given")])
     statistics: list[tuple[Axis, int, ir.Node]] = field(default_factory=list)
     tags: list[tuple[Axis, str]] = field(default_factory=list)
+    inside: list[Axis] = field(default_factory=list)
+    minimums: list[tuple[Axis, int, int]] = field(default_factory=list)
+    indexes: dict[str, Axis] = field(default_factory=dict)
+    computed: dict[ir.Value, bool] = field(default_factory=dict)
 
     def add(self, reason: Reason) -> int:
         """Index of ``reason``."""
@@ -73,10 +87,19 @@ class Context:
         facts: Facts,
         trace: Trace,
         axes_of: AxesOf,
+        life_of: Callable[[ir.Value], Axis | None] = lambda value: None,
+        visit_body: VisitBody | None = None,
     ) -> None:
         self.node, self.opset, self.algebra, self.trace = node, opset, algebra, trace
-        self._facts, self._axes_of = facts, axes_of
+        self._facts, self._axes_of, self._life_of = facts, axes_of, life_of
+        self._visit_body = visit_body
         self.asked: set[int] = set()  # inputs whose axes the rule has looked at
+        self.indexed: set[int] = set()  # inputs that the rule reads as positions of an axis
+        self.droppable: dict[int, tuple[str, ...]] = {}  # input -> what it may hold when it is dropped
+        self.pieces: dict[int, Axis] = {}  # input -> the position it makes
+        self.dies = True  # does the result die when all droppable inputs are dropped?
+        self.contracts = False  # does it multiply two tensors and sum?
+        self.singles: list[tuple[int, Axis]] = []  # (output, the one position of an axis it is made of)
 
     # ---- reading --------------------------------------------------------------------------------
 
@@ -101,14 +124,23 @@ class Context:
         return self.has(i) and is_constant(self._input(i))
 
     def is_computed_weight(self, i: int) -> bool:
-        """Is input ``i`` computed in the graph from constants alone (a transposed tied weight)?"""
-        todo = [self._input(i)]
+        """Is input ``i`` computed from constants alone (a transposed tied weight), or chosen from them?"""
+        value, known = self._input(i), self._facts.computed
+        todo = [value]
         while todo:
-            node = todo.pop().producer()
+            node = todo[-1].producer()
             if node is None or not node.inputs:
-                return False
-            todo.extend(v for v in node.inputs if v is not None and not is_constant(v))
-        return True
+                known[todo.pop()] = False
+                continue
+            # Of weights chosen at run time (experts), the choice is no weight.
+            inputs = node.inputs[:1] if node.op_type in ("Gather", "GatherND") else node.inputs
+            sources = [v for v in inputs if v is not None and not is_constant(v)]
+            unknown = [v for v in sources if v not in known]
+            if unknown and all(known.get(v, True) for v in sources):
+                todo.append(unknown[0])
+            else:
+                known[todo.pop()] = all(known.get(v, True) for v in sources)
+        return known[value]
 
     def axes(self, i: int) -> list[Axis]:
         """Axes of input ``i``."""
@@ -122,6 +154,43 @@ class Context:
     def out_shape(self, i: int = 0) -> tuple[int, ...]:
         """Traced shape of output ``i``."""
         return self._shape(self.node.outputs[i])
+
+    def visit_body(self, graph: ir.Graph, inputs: Sequence[list[Axis] | None]) -> list[list[Axis] | None]:
+        """Applies the rules inside a body of this node; returns the axes of the body's outputs."""
+        if self._visit_body is None:
+            message = "it has a body"
+            raise Blocked(message)
+        return self._visit_body(graph, inputs)
+
+    def is_whole(self, i: int) -> bool:
+        """Has input ``i`` the shape of the output, under all sizes?
+
+        A runtime size of 1, or one that another input has as well, may be broadcast some day.
+        """
+        value, out = self._input(i).name or "", self.node.outputs[0].name or ""
+        shapes = (self.trace.shapes, self.trace.nominal)
+        if any(s.get(value) is None or s.get(value) != s.get(out) for s in shapes):
+            return False
+        sizes = list(self.trace.dims.values())
+        unclear = {1, *(n for n in sizes if sizes.count(n) > 1)}
+        return not any(
+            n in unclear and self.trace.is_dynamic(value, d) for d, n in enumerate(self.trace.shapes[value])
+        )
+
+    def is_used(self, i: int) -> bool:
+        """Does anyone read output ``i``, or does it leave the model?"""
+        value = self.node.outputs[i] if i < len(self.node.outputs) else None
+        return value is not None and (bool(value.uses()) or value.is_graph_output())
+
+    def life(self, i: int) -> Axis | None:
+        """One row of the units without which input ``i`` is dead and zero; None if it lives for ever."""
+        value = self.node.inputs[i] if self.has(i) else None
+        return self._life_of(value) if value is not None else None
+
+    def index_of(self, i: int) -> Axis | None:
+        """The axis whose positions input ``i`` holds as numbers."""
+        value = self.node.inputs[i] if self.has(i) else None
+        return self._facts.indexes.get(value.name or "") if value is not None else None
 
     def _shape(self, value: ir.Value) -> tuple[int, ...]:
         shape = self.trace.shapes.get(value.name or "")
@@ -213,8 +282,54 @@ class Context:
 
     def summed(self, a: Axis, b: Axis | None = None) -> None:
         """The axis is summed over (a product of ``a`` and ``b``); exact when either is zero there."""
+        self.contracts |= b is not None
         if not a.is_plain and not a.zero and (b is None or not b.zero):
             self.statistic(a, "a sum runs over values that are not zero when their unit is removed")
+
+    def inside(self, axis: Axis) -> None:
+        """This axis of a parameter is used up within the node: no tensor has it, and it may be cut."""
+        if not axis.is_plain:
+            self._facts.inside.append(axis)
+
+    def at_least(self, axis: Axis, count: int, text: str) -> None:
+        """At least ``count`` positions of this axis have to stay."""
+        if not axis.is_plain and count > 1:
+            self._facts.minimums.append((axis, count, self.reason(text)))
+
+    def looks_up(self, axis: Axis, i: int) -> bool:
+        """Input ``i`` asks for positions of ``axis``: if it can only ask for those that are left, they are tied.
+
+        Otherwise the axis that the numbers count is frozen, since they mean something else here.
+        """
+        indexed = self.index_of(i)
+        if indexed is None or indexed.size != axis.size:
+            return False
+        self.indexed.add(i)
+        self.equate(axis, indexed)
+        self.tag(indexed, "experts")
+        return True
+
+    def makes_index(self, axis: Axis, i: int = 0) -> None:
+        """Output ``i`` holds positions of this axis as numbers."""
+        if not axis.is_plain:
+            self._facts.indexes[self.node.outputs[i].name or ""] = axis
+
+    def single(self, piece: Axis, i: int = 0) -> Axis:
+        """Output ``i`` is made of this one position: it dies with the position's units."""
+        if piece.is_plain:
+            return self.algebra.plain(1, piece.why)
+        self.singles.append((i, piece))
+        return self.algebra.plain(1)
+
+    def optional(self, i: int, piece: Axis) -> Axis:
+        """Input ``i`` is left out once the unit of ``piece``, which this node makes for it, is removed."""
+        self.pieces[i] = piece
+        return piece
+
+    def drops(self, i: int, *voids: str, dies: bool = True) -> None:
+        """Input ``i`` may be left out once it is dead, if it then holds one of ``voids``."""
+        self.droppable[i] = voids
+        self.dies = dies
 
     def tag(self, axis: Axis, kind: str) -> None:
         """What part this axis plays, for the group's kind."""

@@ -8,7 +8,7 @@ from graphprune.algebra import Axis, merge
 from graphprune.rules.context import Blocked, Context
 from graphprune.rules.registry import rule
 
-_WINDOW = "a convolution's window computes the spatial axes"
+WINDOW = "a convolution's window computes the spatial axes"
 
 
 def contract(ctx: Context, a: Axis, b: Axis) -> None:
@@ -23,17 +23,21 @@ def matmul(ctx: Context) -> list[list[Axis]]:
 
     https://onnx.ai/onnx/operators/onnx__MatMul.html
     """
-    a, b = ctx.axes(0), ctx.axes(1)
+    return [product(ctx, ctx.axes(0), ctx.axes(1), (0, 1))]
+
+
+def product(ctx: Context, a: list[Axis], b: list[Axis], operands: tuple[int, int]) -> list[Axis]:
+    """Axes of the product of two stacks of matrices, which are the inputs ``operands``."""
     contract(ctx, a[-1], b[-2] if len(b) > 1 else b[-1])
     rows = a[-2:-1] if len(a) > 1 else []
     columns = b[-1:] if len(b) > 1 else []
     batch = _batch(ctx, a[:-2], b[:-2])
-    if not any(ctx.is_constant(i) or ctx.is_computed_weight(i) for i in (0, 1)):
+    if not any(ctx.is_constant(i) or ctx.is_computed_weight(i) for i in operands):
         for axis in batch:
             ctx.tag(axis, "heads")
         for axis in (a[-1], *rows, *columns):
             ctx.tag(axis, "head_dim")
-    return [[*batch, *rows, *columns]]
+    return [*batch, *rows, *columns]
 
 
 def _batch(ctx: Context, a: list[Axis], b: list[Axis]) -> list[Axis]:
@@ -79,23 +83,23 @@ def _convolution(ctx: Context, *, transposed: bool) -> list[list[Axis]]:
     x, w = ctx.axes(0), ctx.axes(1)
     group = ctx.attr_int("group", 1)
     for axis in (*x[2:], *w[2:]):
-        ctx.freeze(axis, _WINDOW)
+        ctx.freeze(axis, WINDOW)
     channels = x[1]
     if transposed:
         out_channels = _transposed_channels(ctx, channels, w[0], w[1], group)
     else:
-        out_channels = _channels(ctx, channels, w[0], w[1], group)
+        out_channels = channels_of(ctx, channels, w[0], w[1], group)
     out_channels = replace(out_channels, zero=w[1 if transposed else 0].zero)
     if ctx.has(2):
         bias = ctx.axes(2)[0]
         ctx.equate(out_channels, bias)
         if not bias.zero:
             out_channels = out_channels.nonzero()
-    spatial = [ctx.frozen(n, _WINDOW) for n in ctx.out_shape()[2:]]
+    spatial = [ctx.frozen(n, WINDOW) for n in ctx.out_shape()[2:]]
     return [[x[0].nonzero() if ctx.has(2) else x[0], out_channels, *spatial]]
 
 
-def _channels(ctx: Context, x: Axis, w_out: Axis, w_in: Axis, group: int) -> Axis:
+def channels_of(ctx: Context, x: Axis, w_out: Axis, w_in: Axis, group: int) -> Axis:
     """Input ``group * in``, weight ``[group * out, in, ...]``."""
     if group == 1:
         contract(ctx, x, w_in)

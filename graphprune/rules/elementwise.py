@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from graphprune.algebra import Axis
-from graphprune.rules.context import Blocked, Context
+from graphprune.rules.context import ZEROS, Blocked, Context
 from graphprune.rules.registry import rule
 
 # f(0) = 0: a slice that is zero stays zero.
@@ -20,7 +20,7 @@ ZERO_TO_ZERO = (
 )  # fmt: skip
 NOT_ZERO_TO_ZERO = (
     "Acos", "Acosh", "BitwiseNot", "Cos", "Cosh", "Exp", "HardSigmoid", "IsInf", "IsNaN", "Log", "Not",
-    "Reciprocal", "Shrink", "Sigmoid", "Softplus",
+    "BitCast", "Reciprocal", "Shrink", "Sigmoid", "Softplus",
 )  # fmt: skip
 
 
@@ -33,7 +33,11 @@ def broadcast(ctx: Context, operands: Sequence[int], *, zero: str) -> list[Axis]
         zero: when a removed slice of the result is zero: "all" operands are (Add), "any" is (Mul),
             "first" is (Div), or "never" (Equal).
     """
-    axes = [ctx.axes(i) for i in operands]
+    return broadcast_axes(ctx, [ctx.axes(i) for i in operands], zero=zero)
+
+
+def broadcast_axes(ctx: Context, axes: Sequence[list[Axis]], *, zero: str) -> list[Axis]:
+    """The same for operands whose axes are given."""
     rank = max(len(a) for a in axes)
     out = []
     for back in range(rank, 0, -1):
@@ -100,10 +104,17 @@ def clip(ctx: Context) -> list[list[Axis]]:
 
 @rule("Add", "Sub", "Sum", "Max", "Min", "Mean", "BitwiseOr", "BitwiseXor", "Or", "Xor", since=7)
 def additive(ctx: Context) -> list[list[Axis]]:
-    """The operands' axes become equal; the result is zero where all operands are."""
+    """The operands' axes become equal; the result is zero where all operands are.
+
+    A sum of tensors of its own shape works as well without those that are zero.
+    """
+    if ctx.node.op_type in ("Add", "Sum") and all(ctx.is_whole(i) for i in range(ctx.n_inputs)):
+        for i in range(ctx.n_inputs):
+            ctx.drops(i, ZEROS)
     return [broadcast(ctx, range(ctx.n_inputs), zero="all")]
 
 
+@rule("SwiGLU", since=28)
 @rule("Mul", "And", "BitwiseAnd", since=7)
 def multiplicative(ctx: Context) -> list[list[Axis]]:
     """The operands' axes become equal; the result is zero where any operand is."""
@@ -123,7 +134,7 @@ def power(ctx: Context) -> list[list[Axis]]:
     return [broadcast(ctx, (0, 1), zero="first" if exponent and exponent > 0 else "never")]
 
 
-@rule("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", since=7)
+@rule("Greater", "GreaterOrEqual", "Less", "LessOrEqual", since=7)
 def compare(ctx: Context) -> list[list[Axis]]:
     """The operands' axes become equal."""
     return [broadcast(ctx, (0, 1), zero="never")]

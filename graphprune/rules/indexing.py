@@ -67,6 +67,7 @@ def one_hot(ctx: Context) -> list[list[Axis]]:
         if depth is None or depth[0] != indexed.size:
             ctx.freeze(indexed, "its positions are classes")
         else:
+            ctx.indexed.add(0)
             ctx.tag(indexed, "experts")
             new = replace(indexed, zero=off_is_zero)
     index = [a.nonzero() for a in index]
@@ -91,6 +92,7 @@ def _compared(ctx: Context, indexed: Axis, i: int, other: int) -> list[list[Axis
     if numbers is None or len(long) > 1 or (numbers < 0).any() or (numbers >= indexed.size).any():
         ctx.freeze(indexed, "its positions are compared with other numbers")
         return [out]
+    ctx.indexed.add(i)
     ctx.tag(indexed, "experts")
     # Equal to a removed position is false everywhere, since no index points there.
     tested = replace(indexed.take(numbers.reshape(-1)), zero=True)
@@ -139,14 +141,8 @@ def scatter_elements(ctx: Context) -> list[list[Axis]]:
 
 
 def _follow_index(ctx: Context, x: list[Axis], index: list[Axis], at: int, i: int) -> None:
-    indexed = ctx.index_of(i)
-    if indexed is not None and indexed.size == x[at].size:
-        ctx.equate(x[at], indexed)
-        ctx.tag(indexed, "experts")
-    else:
+    if not ctx.looks_up(x[at], i):
         ctx.freeze(x[at], _RUNTIME)
-        if indexed is not None:
-            ctx.freeze(indexed, _RUNTIME)
     for d, (a, b) in enumerate(zip(x, index, strict=True)):
         if d == at:
             continue
@@ -166,16 +162,12 @@ def gather_nd(ctx: Context) -> list[list[Axis]]:
     x, index = ctx.axes(0), ctx.axes(1)
     batch = ctx.attr_int("batch_dims", 0)
     depth = index[-1].size
-    indexed = ctx.index_of(1)
     for d in range(batch):
         ctx.equate(x[d], index[d])
     ctx.freeze(index[-1], "its positions are axes")
     reached = x[batch : batch + depth]
-    if depth == 1 and indexed is not None and indexed.size == reached[0].size:
-        ctx.equate(reached[0], indexed)
-        ctx.tag(indexed, "experts")
-    else:
-        for axis in [*reached, *([indexed] if indexed is not None else [])]:
+    if depth != 1 or not ctx.looks_up(reached[0], 1):
+        for axis in reached:
             ctx.freeze(axis, _RUNTIME)
     carried = x[batch + depth :]
     chosen = [a.nonzero() for a in index[batch:-1]]  # index 0 reads a row like any other
@@ -190,9 +182,6 @@ def scatter_nd(ctx: Context) -> list[list[Axis]]:
     """
     x, index, updates = ctx.axes(0), ctx.axes(1), ctx.axes(2)
     depth = index[-1].size
-    if ctx.index_of(1) is not None:
-        message = "it writes to positions chosen at run time"
-        raise Blocked(message)
     ctx.freeze(index[-1], "its positions are axes")
     for axis in x[:depth]:
         ctx.freeze(axis, _RUNTIME)

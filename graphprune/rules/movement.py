@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from graphprune.algebra import Axis, concat, merge
-from graphprune.rules.context import Blocked, Context
+from graphprune.rules.context import EMPTY, ZEROS, Blocked, Context
 from graphprune.rules.registry import rule
 
 
@@ -61,20 +63,40 @@ def transpose(ctx: Context) -> list[list[Axis]]:
 
 @rule("Concat", since=4)
 def concatenate(ctx: Context) -> list[list[Axis]]:
-    """A sum along ``axis``; all other axes are equal."""
-    inputs = [ctx.axes(i) for i in range(ctx.n_inputs)]
+    """A sum along ``axis``; all other axes are equal.  A piece that dies is a piece of removed positions."""
+    inputs = [list(ctx.axes(i)) for i in range(ctx.n_inputs)]
     at = ctx.attr_int("axis", 0) % len(inputs[0])
+    for i, axes in enumerate(inputs):
+        life = ctx.life(i)
+        if life is not None:
+            ctx.drops(i, ZEROS, EMPTY, dies=False)
+            axes[at] = merge([life, axes[at]])
+    if _is_stack([axes[at] for axes in inputs]):
+        made = ctx.fresh(len(inputs), zero=False)
+        for i, axes in enumerate(inputs):
+            axes[at] = ctx.optional(i, made.take(np.arange(i, i + 1)))
     out = []
     for d in range(len(inputs[0])):
         here = [axes[d] for axes in inputs]
         if d == at:
-            out.append(concat(here))
+            axis = concat(here)
+            needs_reason = not axis.why and any(a.is_plain for a in here)
+            why = ctx.reason("a piece of it can't shrink") if needs_reason else axis.why
+            out.append(replace(axis, why=why))
             continue
         for other in here[1:]:
             ctx.equate(here[0], other)
         best = next((a for a in here if a.is_plain), here[0])
         out.append(best if all(a.zero for a in here) else best.nonzero())
     return [out]
+
+
+def _is_stack(pieces: list[Axis]) -> bool:
+    """Single positions that nothing holds, one per input: each of them may be left out.
+
+    Two are mostly halves that are put together again (rotary embeddings), and are tied anyway.
+    """
+    return len(pieces) > 2 and all(axis.size == 1 and axis.is_plain and not axis.why for axis in pieces)
 
 
 @rule("Split", since=2)
@@ -87,19 +109,16 @@ def split(ctx: Context) -> list[list[Axis]]:
         size = ctx.out_shape(i)[at]
         if ctx.is_dynamic(at, i):
             ctx.freeze(x[at], "the sizes of its pieces are computed at run time")
-        piece = _piece(ctx, x[at], np.arange(start, start + size))
+        piece = _piece(ctx, x[at], np.arange(start, start + size), i)
         out.append([*x[:at], piece, *x[at + 1 :]])
         start += size
     return out
 
 
-def _piece(ctx: Context, axis: Axis, index: np.ndarray) -> Axis:
-    """Chosen positions of an axis; a single one can't be removed, or nothing would be left."""
+def _piece(ctx: Context, axis: Axis, index: np.ndarray, output: int = 0) -> Axis:
+    """Chosen positions of an axis; without a single one the whole tensor is gone."""
     piece = axis.take(index)
-    if len(index) == 1 and not piece.is_plain:
-        ctx.freeze(piece, "this one position alone makes a tensor")
-        return ctx.plain(1)
-    return piece
+    return ctx.single(piece, output) if len(index) == 1 else piece
 
 
 @rule("Slice")
@@ -152,15 +171,19 @@ def _slice(
 def gather(ctx: Context) -> list[list[Axis]]:
     """Constant indices choose positions; runtime indices may ask for any, so none can go.
 
+    Indices that are known to be positions of some axis ask for those alone that are left of it.
+
     https://onnx.ai/onnx/operators/onnx__Gather.html
     """
     x = ctx.axes(0)
     at = ctx.attr_int("axis", 0) % len(x)
     shape = ctx.shape(1)
     index = ctx.constant(1)
-    if index is None:
-        ctx.freeze(x[at], "it is indexed by values known only at run time")
+    if ctx.looks_up(x[at], 1):
         chosen = [axis.nonzero() for axis in ctx.axes(1)]  # index 0 reads a row like any other
+    elif index is None:
+        ctx.freeze(x[at], "it is indexed by values known only at run time")
+        chosen = [axis.nonzero() for axis in ctx.axes(1)]
     elif x[at].is_plain:
         chosen = [ctx.algebra.plain(n, x[at].why) for n in shape]
     else:
@@ -235,7 +258,8 @@ def _repeat(ctx: Context, axis: Axis, size: int, d: int) -> Axis:
         return axis
     if ctx.is_dynamic(d):
         return ctx.frozen(size, "its size is that of an input")
-    return ctx.fresh(size, zero=False)
+    constant = ctx.constant(0)
+    return ctx.fresh(size, zero=constant is not None and not constant.any())
 
 
 @rule("Tile", since=6)

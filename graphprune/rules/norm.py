@@ -11,7 +11,7 @@ _CHANGED = "its statistic runs over this axis"
 
 def _first_output_only(ctx: Context, axes: list[Axis]) -> list[list[Axis]]:
     """Further outputs (running statistics, means) must be unused."""
-    if any(o.uses() or o.is_graph_output() for o in ctx.node.outputs[1:]):
+    if any(ctx.is_used(i) for i in range(1, len(ctx.node.outputs))):
         message = "its statistics are used elsewhere"
         raise Blocked(message)
     return [axes, *([ctx.plain(n) for n in ctx.out_shape(i)] for i in _known_outputs(ctx))]
@@ -133,9 +133,9 @@ def lp_norm(ctx: Context) -> list[list[Axis]]:
 
 @rule("LRN")
 def local_response_norm(ctx: Context) -> list[list[Axis]]:
-    """A window over neighbouring channels."""
+    """A window over neighbouring channels: once some are gone, others are neighbours."""
     x = ctx.axes(0)
-    ctx.freeze(x[1], "its window runs over neighbouring channels")
+    ctx.statistic(x[1], "its window runs over neighbouring channels")
     return [x]
 
 

@@ -57,17 +57,7 @@ def reduce(ctx: Context) -> list[list[Axis]]:
     return [out]
 
 
-@rule("ArgMax", "ArgMin")
-def arg_max(ctx: Context) -> list[list[Axis]]:
-    """The result counts positions along ``axis``."""
-    x = ctx.axes(0)
-    d = ctx.attr_int("axis", 0) % len(x)
-    ctx.freeze(x[d], "its output are positions along this axis")
-    rest = [a.nonzero() for a in x]
-    return [[*rest[:d], *([ctx.plain(1)] if ctx.attr_int("keepdims", 1) else []), *rest[d + 1 :]]]
-
-
-@rule("TopK", "CumSum", "Trilu", "Unique", "ReverseSequence")
+@rule("CumSum", "Trilu", "Unique", "ReverseSequence")
 def ordered(ctx: Context) -> list[list[Axis]]:
     """Positions along one axis (Trilu: the last two) stand in an order that a cut would change."""
     op_type, x = ctx.node.op_type, list(ctx.axes(0))
@@ -81,7 +71,7 @@ def ordered(ctx: Context) -> list[list[Axis]]:
             raise Blocked(message)
         where = [at[0] % len(x)]
     else:
-        where = [ctx.attr_int("axis", -1) % len(x)] if op_type == "TopK" else [len(x) - 2, len(x) - 1]
+        where = [len(x) - 2, len(x) - 1]
     for d in where:
         ctx.freeze(x[d], "the order of positions along this axis matters")
     out = []
@@ -106,7 +96,7 @@ def global_pool(ctx: Context) -> list[list[Axis]]:
 def pool(ctx: Context) -> list[list[Axis]]:
     """Windows over the spatial axes."""
     x = ctx.axes(0)
-    if len(ctx.node.outputs) > 1 and ctx.node.outputs[1].uses():
+    if ctx.is_used(1):
         message = "its Indices output counts positions in the whole tensor"
         raise Blocked(message)
     for axis in x[2:]:

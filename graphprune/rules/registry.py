@@ -12,12 +12,31 @@ attribute or a shape input has to follow the cut, one row in ``tests/rules`` tha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from graphprune.algebra import Axis
-from graphprune.registry import Registry
+from graphprune.registry import DEFAULT_DOMAIN, Registry
 from graphprune.rules.context import Context
 
-Rule = Callable[[Context], Sequence[Sequence[Axis]]]
+#: None: the shape of that output is not known.
+Rule = Callable[[Context], Sequence[Sequence[Axis] | None]]
 
 RULES: Registry[Rule] = Registry("coupling rule")
-rule = RULES.register
+R = TypeVar("R", bound=Rule)
+
+
+def rule(*op_types: str, since: int = 1, domain: str = DEFAULT_DOMAIN) -> Callable[[R], R]:
+    """Decorator that enters a rule for one or several operators; the function keeps its own type.
+
+    Args:
+        *op_types: operator names.
+        since: first opset version for which the rule is right.
+        domain: operator domain.
+    """
+    enter = RULES.register(*op_types, since=since, domain=domain)
+
+    def keep(function: R) -> R:
+        enter(function)
+        return function
+
+    return keep

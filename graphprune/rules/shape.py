@@ -34,14 +34,3 @@ def numbered(ctx: Context) -> list[list[Axis]]:
         for axis in ctx.axes(0):
             ctx.freeze(axis, "its output are positions along this axis")
     return [[ctx.frozen(n, "positions are numbered at run time") for n in ctx.out_shape()]]
-
-
-@rule("GatherND", "GatherElements", "ScatterND", "ScatterElements", "Scatter", "Compress")
-def indexed(ctx: Context) -> list[list[Axis]]:
-    """Runtime indices into several axes: nothing that they may reach can go."""
-    text = "it is indexed by values known only at run time"
-    for i in range(ctx.n_inputs):
-        if ctx.has(i):
-            for axis in ctx.axes(i):
-                ctx.freeze(axis, text)
-    return [[ctx.frozen(n, text) for n in ctx.out_shape()]]

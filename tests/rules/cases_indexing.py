@@ -165,6 +165,29 @@ CASES: list[Case] = [
         e0=[2],
         ax=[1],
     ),
+    *(
+        case(
+            f"Split into parts that stand for a position each, {name}",
+            "x[3,4] a[3,5] b[3,5] c[3,5] r[3,5]",
+            f"{split}; f = Mul(p, a); g = Mul(q, b); h = Mul(s, c); d = ReduceSum(t, ax); e = Mul(d, r);"
+            "k = Sum(f, g, h); y = Add(k, e)",
+            opset=opset,
+            ax=[1],
+            **constants,
+        )
+        for name, split, opset, constants in (
+            ("sizes", "p, q, s, t = Split <axis=1> (x, n)", 13, {"n": [1, 1, 1, 1]}),
+            ("number", "p, q, s, t = Split <axis=-1, num_outputs=4> (x)", 18, {}),
+            ("equal", "p, q, s, t = Split <axis=1> (x)", 13, {}),
+        )
+    ),
+    case(
+        "Split by an attribute into parts that stand for a position each, or two",
+        "x[3,5] a[3,5] b[3,5] c[3,2] r[3,5]",
+        "p, q, s, t = Split <axis=1, split=[1,1,2,1]> (x); f = Mul(p, a); g = Mul(t, b); k = Sum(f, g, r);"
+        "h = Mul(s, c); e = Mul(q, k)",
+        opset=11,
+    ),
     case(
         "Concat of parts that stand for a position each",
         "x[3,6] z[3,4]",

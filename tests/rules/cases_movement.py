@@ -206,15 +206,6 @@ CASES: list[Case] = [
         "x[4,3] *w[2,5]",
         "r = Relu(x); s = Sign(r); i = Cast <to=7> (s); y = Gather(w, i)",
     ),
-    case("GatherElements", "x[3,6] i:int64[3,2]<6", "y = GatherElements <axis=1> (x, i)", laws=()),
-    case("GatherND", "x[3,6,4] i:int64[2,2]<3", "y = GatherND(x, i)", laws=()),
-    case("ScatterND", "x[6,4] *i:int64[2,1]<6 u[2,4]", "y = ScatterND(x, i, u)", laws=()),
-    case(
-        "ScatterElements", "x[3,6] i:int64[3,2]<6 u[3,2]", "y = ScatterElements <axis=1> (x, i, u)", laws=()
-    ),
-    case(
-        "Compress", "x[2,6]", "y = Compress <axis=1> (x, c)", c=np.array([True, False, True, True]), laws=()
-    ),
     case("Pad", "x[2,6,5]", "y = Pad(x, p)", p=[0, 0, 1, 0, 0, 2]),
     case("Pad channels", "x[2,6,5]", "y = Pad(x, p)", p=[0, 2, 0, 0, 3, 0]),
     case("Pad one channel", "x[2,6]", "y = Pad(x, p)", p=[0, 1, 0, 1]),

@@ -18,7 +18,8 @@ from graphprune.shapes.fold_shapes import prepare
 def analysis_of(text: str, opset: int = 21, **constants: object) -> Analysis:
     """The analysis of a graph; lists of shape-like numbers become integers, tuples random weights."""
     rng = np.random.default_rng(1)
-    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}, "custom" : 1]>' + text)
+    opsets = f'"" : {opset}, "custom" : 1, "com.microsoft" : 1'
+    model = onnx.parser.parse_model(f"<ir_version: 10, opset_import: [{opsets}]>" + text)
     for name, value in constants.items():
         array = np.asarray(value)
         if isinstance(value, tuple):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import cases_contraction
 import cases_elementwise
+import cases_indexing
 import cases_movement
 import cases_norm
 import pytest
@@ -18,10 +19,17 @@ from graphprune.rewrite import REPAIRS
 from graphprune.rewrite.context import RepairContext
 from graphprune.rules import RULES
 from graphprune.rules.context import Context
+from graphprune.rules.elementwise import broadcast
 
 CASES = {
     c.name: c
-    for c in (*cases_elementwise.CASES, *cases_contraction.CASES, *cases_norm.CASES, *cases_movement.CASES)
+    for c in (
+        *cases_elementwise.CASES,
+        *cases_contraction.CASES,
+        *cases_norm.CASES,
+        *cases_movement.CASES,
+        *cases_indexing.CASES,
+    )
 }
 Axes = Sequence[Sequence[Axis]]
 
@@ -146,6 +154,12 @@ def resize_by_sizes(ctx: Context) -> Axes:
     return [[*x[:2], ctx.frozen(new[2], "it is interpolated along this axis")]]
 
 
+def add_drops_anything(ctx: Context) -> list[list[Axis]]:
+    for i in range(ctx.n_inputs):
+        ctx.drops(i, "zeros", "empty", "")
+    return [broadcast(ctx, range(ctx.n_inputs), zero="all")]
+
+
 MUTANTS = [
     Mutant("softmax is a unary function", "Softmax", "Softmax", carried),
     Mutant("a mean is a sum", "ReduceMean", "ReduceMean input", reduced_as_sum),
@@ -183,6 +197,9 @@ MUTANTS = [
     Mutant(
         "argmax forgets its axis", "ArgMax", "ArgMax", lambda c: [[c.axes(0)[0], c.plain(1), c.axes(0)[2]]]
     ),
+    Mutant("positions in constants stay", "Equal", "Equal to each position", repair=no_repair),
+    Mutant("one-hot depth stays", "OneHot", "OneHot of the best", repair=no_repair),
+    Mutant("add drops what is not zero", "Add", "Add of a part that is no longer zero", add_drops_anything),
     Mutant("cumsum in any order", "CumSum", "CumSum", carried),
     Mutant(
         "batch norm keeps zeros in the batch",
