@@ -26,7 +26,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-Labels = npt.NDArray[np.int32]
+from graphprune.label_rows import Labels, compact, differences, widen, without_repetitions
+
 #: Index of the reason "none given"; 0 means "not frozen".
 UNGIVEN = 1
 
@@ -40,11 +41,14 @@ class Axis:
         why: index of the reason why the positions without units are alive (0: none given).
         zero: a removed position's slice is all zeros in the original network once the removed
             parameter slices are set to zero.  Sums over such an axis stay exact.
+        zero_point: what a removed slice holds instead, where that is known: zero as a quantized tensor
+            writes it (a number, or the name of the value that gives it at run time).
     """
 
     labels: Labels
     why: int = 0
     zero: bool = True
+    zero_point: int | str | None = None
 
     @property
     def size(self) -> int:
@@ -62,16 +66,17 @@ class Axis:
 
     def nonzero(self) -> Axis:
         """The same axis behind a function that does not map 0 to 0."""
-        return replace(self, zero=False) if self.zero and not self.is_plain else self
+        is_known = self.zero or self.zero_point is not None
+        return replace(self, zero=False, zero_point=None) if is_known and not self.is_plain else self
 
 
 def concat(axes: Sequence[Axis]) -> Axis:
     """Axes one after the other: a sum."""
     width = max(axis.labels.shape[1] for axis in axes)
-    labels = [np.pad(a.labels, ((0, 0), (0, width - a.labels.shape[1]))) for a in axes]
+    labels = [widen(a.labels, width) for a in axes]
     why = next((a.why for a in axes if a.why), 0)
     zero = all(a.zero for a in axes if not a.is_plain)
-    return Axis(np.concatenate(labels), why, zero)
+    return Axis(np.concatenate(labels), why, zero, _common_zero_point(axes))
 
 
 def merge(axes: Sequence[Axis]) -> Axis:
@@ -86,7 +91,13 @@ def merge(axes: Sequence[Axis]) -> Axis:
             columns.append(np.tile(np.repeat(axis.labels, inner, axis=0), (outer, 1)))
     labels = np.concatenate(columns, axis=1) if columns else np.zeros((total, 0), np.int32)
     why = next((a.why for a in axes if a.why), 0)
-    return Axis(labels, why, all(a.zero for a in axes if not a.is_plain))
+    zero = all(a.zero for a in axes if not a.is_plain)
+    return Axis(labels, why, zero, _common_zero_point(axes))
+
+
+def _common_zero_point(axes: Sequence[Axis]) -> int | str | None:
+    found = {a.zero_point for a in axes if not a.is_plain}
+    return found.pop() if len(found) == 1 else None
 
 
 class Algebra:
@@ -96,9 +107,14 @@ class Algebra:
         self._parent = np.zeros(1024, np.int32)
         self._bound = np.zeros(1024, np.int32)  # row of _conjunctions, 0: free
         self._frozen = np.zeros(1024, np.int32)  # index of the reason, 0: not frozen
+        self._changed = np.zeros(1024, bool)  # merged into another, bound or frozen: no plain free unit
         self._count = 1  # unit 0 is "no unit"
-        self._conjunctions = np.zeros((1, 1), np.int32)
+        self._conjunctions = np.zeros((1024, 1), np.int32)
+        self._n_conjunctions = 1
+        self._place = np.zeros(1024, np.int32)  # scratch: see _first_of_each
         self.version = 0  # grows with every change; lets callers cache what they resolved
+        self._live: dict[int, tuple[Labels, Labels]] = {}  # by id: the labels (so that it stays one), rows
+        self._live_version = 0
 
     def __len__(self) -> int:
         return self._count
@@ -111,9 +127,11 @@ class Algebra:
             return self.plain(size)
         start, self._count = self._count, self._count + size
         while self._count > len(self._parent):
-            for name in ("_parent", "_bound", "_frozen"):
+            for name in ("_parent", "_bound", "_frozen", "_changed", "_place"):
                 old = getattr(self, name)
-                setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
+                longer = np.zeros(2 * len(old), old.dtype)
+                longer[: len(old)] = old
+                setattr(self, name, longer)
         units = np.arange(start, self._count, dtype=np.int32)
         self._parent[start : self._count] = units
         return Axis(units[:, None], 0, zero)
@@ -128,11 +146,11 @@ class Algebra:
     def roots(self, units: Labels) -> Labels:
         """Representative of each unit's class."""
         parents = self._parent[units]
-        while True:
-            above = self._parent[parents]
-            if np.array_equal(above, parents):
-                break
-            parents = above
+        above = self._parent[parents]
+        if (above == parents).all():
+            return parents
+        while not (above == parents).all():
+            parents, above = above, self._parent[above]
         self._parent[units] = parents
         return parents
 
@@ -148,15 +166,23 @@ class Algebra:
         return labels
 
     def live(self, axis: Axis) -> Labels:
-        """Rows in normal form: free units only, without repetitions."""
+        """Rows in normal form: free units only, without repetitions.  Not to be written to."""
+        labels = axis.labels
+        width = labels.shape[1]
+        if not width or (width == 1 and not np.count_nonzero(self._changed[labels])):
+            return compact(labels)
+        if self._live_version != self.version:
+            self._live.clear()
+            self._live_version = self.version
+        found = self._live.get(id(labels))
+        if found is None:
+            found = self._live[id(labels)] = (labels, self._normal_form(axis))
+        return found[1]
+
+    def _normal_form(self, axis: Axis) -> Labels:
         labels = self.resolve(axis)
-        if not labels.shape[1]:
-            return labels
         labels = np.where(self._frozen[labels] > 0, 0, labels)
-        for column in range(1, labels.shape[1]):
-            again = (labels[:, :column] == labels[:, column : column + 1]).any(axis=1)
-            labels[again, column] = 0
-        return _compact(labels)
+        return compact(without_repetitions(labels))
 
     def _substitute(self, labels: Labels, bound: Labels) -> Labels:
         columns = []
@@ -168,7 +194,7 @@ class Algebra:
             wide = self._conjunctions[bound[:, column]]
             wide[~is_bound, 0] = labels[~is_bound, column]
             columns.append(wide)
-        return _compact(np.concatenate(columns, axis=1))
+        return compact(np.concatenate(columns, axis=1))
 
     def frozen_for(self, units: Labels) -> Labels:
         """Index of the reason why each (resolved) unit is frozen, 0 where it is free."""
@@ -200,6 +226,7 @@ class Algebra:
         if keep.any():
             reason = np.broadcast_to(np.asarray(why, np.int32), units.shape)[keep]
             self._frozen[units[keep]] = np.maximum(reason, UNGIVEN)
+            self._changed[units[keep]] = True
             self.version += 1
 
     def equate(self, a: Axis, b: Axis, why: int = 0) -> None:
@@ -216,14 +243,13 @@ class Algebra:
         if a.size != b.size:
             message = f"axes of {a.size} and {b.size} positions can't be equal"
             raise ValueError(message)
-        if a.labels is b.labels:
+        if a.labels is b.labels or self._equate_lists(a, b):
             return
         while True:
-            left, right, shared = self._differences(a, b)
+            left, right, shared = differences(self.live(a), self.live(b))
             n_left, n_right = (left > 0).sum(axis=1), (right > 0).sum(axis=1)
             if not n_left.any() and not n_right.any():
                 return
-            self.version += 1
             one_empty = (n_left == 0) != (n_right == 0)
             same = (n_left == n_right) & (n_left > 0)
             if one_empty.any():
@@ -234,18 +260,15 @@ class Algebra:
             else:
                 self._refine(left, right, n_left, n_right)
 
-    def _differences(self, a: Axis, b: Axis) -> tuple[Labels, Labels, npt.NDArray[np.bool_]]:
-        """What each row of ``a`` and ``b`` has that the other lacks, and whether they share a unit."""
-        left, right = self.live(a).copy(), self.live(b).copy()
-        shared = np.zeros(len(left), bool)
-        for i in range(left.shape[1]):
-            for j in range(right.shape[1]):
-                both = (left[:, i] == right[:, j]) & (left[:, i] > 0)
-                if both.any():
-                    left[both, i] = 0
-                    right[both, j] = 0
-                    shared |= both
-        return _compact(left), _compact(right), shared
+    def _equate_lists(self, a: Axis, b: Axis) -> bool:
+        """The usual case, every row is one free unit: they are merged in pairs.  False for all others."""
+        left, right = self.live(a), self.live(b)
+        if left.shape[1] != 1 or right.shape[1] != 1 or not left.all() or not right.all():
+            return False
+        differ = left != right
+        if differ.any():
+            self._union(left[differ], right[differ])
+        return True
 
     def _absorb(
         self, a: Axis, b: Axis, left: Labels, right: Labels, shared: npt.NDArray[np.bool_],
@@ -272,9 +295,9 @@ class Algebra:
     def _plain_reason(self, a: Axis, b: Axis, rows: npt.NDArray[np.bool_], width: int, why: int) -> Labels:
         found = np.zeros(int(rows.sum()), np.int32)
         for axis in (a, b):
-            labels = axis.labels[rows]
+            labels = self.resolve(Axis(axis.labels[rows]))
             for column in range(labels.shape[1]):
-                reason = self._frozen[self.roots(labels[:, column])]
+                reason = self._frozen[labels[:, column]]
                 found = np.where(found == 0, reason, found).astype(np.int32)
         default = a.why or b.why or why
         return np.repeat(np.where(found == 0, default, found).astype(np.int32), width)
@@ -285,17 +308,20 @@ class Algebra:
         while True:
             a, b = self.roots(a), self.roots(b)
             differ = a != b
-            if not differ.any():
-                return
             a, b = a[differ], b[differ]
-            self._parent[np.maximum(a, b)] = np.minimum(a, b)
+            first, second = np.minimum(a, b), np.maximum(a, b)
+            self._parent[second] = first
+            self._changed[second] = True
+            self.version += 1
+            if (self._parent[second] == first).all():  # no unit stands in two pairs: nothing is overwritten
+                return
 
     def _refine(self, left: Labels, right: Labels, n_left: Labels, n_right: Labels) -> None:
         """``{x} = {y, z}``: x is refined to the conjunction.  Other shapes are merged whole."""
         single_left, single_right = (n_left == 1) & (n_right > 1), (n_right == 1) & (n_left > 1)
         heads = np.concatenate([left[single_left, 0], right[single_right, 0]])
         width = max(left.shape[1], right.shape[1])
-        bodies = np.concatenate([_widen(right[single_left], width), _widen(left[single_right], width)])
+        bodies = np.concatenate([widen(right[single_left], width), widen(left[single_right], width)])
         if not len(heads):
             anchor = left[:, :1]
             both = np.concatenate([left, right], axis=1)
@@ -303,18 +329,33 @@ class Algebra:
             self._union(np.broadcast_to(anchor, both.shape)[rows].ravel(), both[rows].ravel())
             return
         # One refinement per unit, and none whose parts are being refined in the same step.
-        heads, first = np.unique(heads, return_index=True)
-        bodies = bodies[first]
-        inside = np.isin(bodies, heads).any(axis=1)
+        first = self._first_of_each(heads)
+        heads, bodies = heads[first], bodies[first]
+        self._place[heads] = -1
+        inside = (self._place[bodies] == -1).any(axis=1)
+        self._place[heads] = 0
         if inside.all():
-            inside = np.arange(len(heads)) > 0
-        heads, bodies = heads[~inside], bodies[~inside]
-        have = self._conjunctions.shape[1]
-        if width > have:
-            self._conjunctions = _widen(self._conjunctions, width)
-        start = len(self._conjunctions)
-        self._conjunctions = np.concatenate([self._conjunctions, _widen(bodies, max(have, width))])
-        self._bound[heads] = np.arange(start, len(self._conjunctions), dtype=np.int32)
+            inside = np.arange(len(heads)) != heads.argmin()
+        self._bind(heads[~inside], bodies[~inside])
+
+    def _first_of_each(self, units: Labels) -> npt.NDArray[np.bool_]:
+        """Where a unit stands for the first time in a list."""
+        places = np.arange(len(units), dtype=np.int32)
+        self._place[units[::-1]] = places[::-1]  # of several, the last one written stays
+        return np.asarray(self._place[units] == places)
+
+    def _bind(self, heads: Labels, bodies: Labels) -> None:
+        """Each of ``heads`` stands for the conjunction in the row of ``bodies`` from now on."""
+        table, start = self._conjunctions, self._n_conjunctions
+        end, width = start + len(heads), max(table.shape[1], bodies.shape[1])
+        if end > len(table) or width > table.shape[1]:
+            self._conjunctions = np.zeros((max(len(table), 2 * end), width), np.int32)
+            self._conjunctions[:start, : table.shape[1]] = table[:start]
+        self._conjunctions[start:end, : bodies.shape[1]] = bodies
+        self._n_conjunctions = end
+        self._bound[heads] = np.arange(start, end, dtype=np.int32)
+        self._changed[heads] = True
+        self.version += 1
 
     def split(self, axis: Axis, sizes: Sequence[int], why: int = 0) -> list[Axis]:
         """``axis`` seen as a product of axes of the given sizes, the first is the outermost.
@@ -343,26 +384,11 @@ class Algebra:
                 self.equate(Axis(labels[:, column : column + 1], axis.why), merge(parts), why)
                 for d, factor in factors.items():
                     columns[d].append(factor.labels[:, 0])
-        reason = axis.why or next(iter(self.reasons(axis) - {0}), 0)
+        reason = axis.why
+        left = self.live(axis)  # a part may just have been frozen
+        if not reason and not (left.shape[1] and left[:, 0].all()):
+            reason = next(iter(self.reasons(axis) - {0}), 0)
         return [
-            Axis(np.stack(c, axis=1) if c else np.zeros((n, 0), np.int32), reason, axis.zero)
+            Axis(np.stack(c, axis=1) if c else np.zeros((n, 0), np.int32), reason, axis.zero, axis.zero_point)
             for c, n in zip(columns, sizes, strict=True)
         ]
-
-
-def _compact(labels: Labels) -> Labels:
-    """Units to the left within each row (order kept), empty columns dropped."""
-    width = labels.shape[1]
-    if not width:
-        return labels
-    empty = labels == 0
-    if width > 1 and (empty[:, :-1] & ~empty[:, 1:]).any():
-        order = np.argsort(empty, axis=1, kind="stable")
-        labels = np.take_along_axis(labels, order, axis=1)
-        empty = labels == 0
-    used = ~empty.all(axis=0)
-    return labels if used.all() else labels[:, used]
-
-
-def _widen(labels: Labels, width: int) -> Labels:
-    return np.pad(labels, ((0, 0), (0, max(0, width - labels.shape[1]))))

@@ -10,8 +10,10 @@ from typing import Any
 
 from graphprune.check import Feeds, compare_models, validate
 from graphprune.cost import Cost, measure
+from graphprune.declarations import DeclarationSource
 from graphprune.errors import UsageError
 from graphprune.graph import DependencyGraph, analyze
+from graphprune.interface_axes import allowed_by
 from graphprune.model import Model, Source, load
 from graphprune.oracle import Verdict, verify
 from graphprune.passes.allocators import ALLOCATORS, Allocation, Limits
@@ -49,8 +51,34 @@ class PruneResult:
     source_sha256: str
 
 
-def _graph(source: Source | DependencyGraph, dims: Mapping[str, int] | None = None) -> DependencyGraph:
-    return source if isinstance(source, DependencyGraph) else analyze(load(source), dims)
+def _graph(
+    source: Source | DependencyGraph,
+    dims: Mapping[str, int] | None,
+    declarations: DeclarationSource | None,
+    allow_io: Collection[str],
+    *,
+    in_place: bool = False,
+) -> DependencyGraph:
+    if isinstance(source, DependencyGraph):
+        if declarations is not None or allow_io:
+            message = "declarations and allow_io come too late for a dependency graph"
+            raise UsageError(message, hint="give them to analyze()")
+        return source
+    return analyze(load(source), dims, declarations=declarations, allow_io=allow_io, in_place=in_place)
+
+
+def _graph_for(
+    plan: Plan,
+    source: Source,
+    dims: Mapping[str, int] | None,
+    declarations: DeclarationSource | None,
+    allow_io: Collection[str] = (),
+    *,
+    in_place: bool = False,
+) -> DependencyGraph:
+    """The graph that a plan asks for: it carries its declarations, and the signature that it makes."""
+    said = plan.options.get("declarations") if declarations is None else declarations
+    return _graph(source, dims, said or None, [*allow_io, *allowed_by(plan)], in_place=in_place)
 
 
 def plan(
@@ -66,6 +94,8 @@ def plan(
     align: int = 1,
     floor: float = 0.1,
     dims: Mapping[str, int] | None = None,
+    declarations: DeclarationSource | None = None,
+    allow_io: Collection[str] = (),
     seed: int = 0,
 ) -> Plan:
     """Decides what goes.
@@ -82,13 +112,15 @@ def plan(
         align: widths are kept as multiples of this.
         floor: smallest kept fraction of each group.
         dims: sizes for symbolic dimensions.
+        declarations: operators without a rule: see :func:`~graphprune.graph.analyze`.
+        allow_io: model inputs and outputs that may shrink: see :func:`~graphprune.graph.analyze`.
         seed: of everything random.
 
     Raises:
         UsageError: an option makes no sense.
         TargetError: the target can't be reached.
     """
-    graph = _graph(model, dims)
+    graph = _graph(model, dims, declarations, allow_io)
     _check_options(criterion, allocator, align, floor)
     dense = graph.cost.evaluate()
     targets = fractions(target, dense)
@@ -104,6 +136,8 @@ def plan(
         "exact_only": exact_only, "kinds": sorted(kinds) if kinds is not None else None,
         "include": list(include), "exclude": list(exclude),
     }  # fmt: skip
+    if graph.analysis.declarations.source:
+        options["declarations"] = dict(graph.analysis.declarations.source)
     return make_plan(graph, removed, targets, options)
 
 
@@ -123,14 +157,22 @@ def _check_options(criterion: str, allocator: str, align: int, floor: float) -> 
         raise UsageError(message, hint="--floor 0.1")
 
 
-def apply(model: Source | DependencyGraph, plan: Plan, *, dims: Mapping[str, int] | None = None) -> Model:
+def apply(
+    model: Source | DependencyGraph,
+    plan: Plan,
+    *,
+    dims: Mapping[str, int] | None = None,
+    declarations: DeclarationSource | None = None,
+) -> Model:
     """The model cut as a plan says, valid by onnx.checker.
+
+    A plan carries its declarations and the new signature of the model: neither has to be given again.
 
     Raises:
         PlanError: the plan does not fit the model.
         ValidationError: the result is not a valid model.
     """
-    graph = _graph(model, dims)
+    graph = model if isinstance(model, DependencyGraph) else _graph_for(plan, model, dims, declarations)
     pruned = cut(graph.analysis, removed_units(graph, plan))
     validate(pruned)
     return pruned
@@ -152,6 +194,8 @@ def prune(
     use_plan: Plan | None = None,
     verify_result: bool = True,
     dims: Mapping[str, int] | None = None,
+    declarations: DeclarationSource | None = None,
+    allow_io: Collection[str] = (),
     seed: int = 0,
     **options: Any,
 ) -> PruneResult:
@@ -165,6 +209,8 @@ def prune(
         use_plan: cut as this plan says instead of making one.
         verify_result: run the masking oracle.
         dims: sizes for symbolic dimensions.
+        declarations: operators without a rule: see :func:`~graphprune.graph.analyze`.
+        allow_io: model inputs and outputs that may shrink: see :func:`~graphprune.graph.analyze`.
         seed: of everything random.
         **options: further options of :func:`plan`.
 
@@ -181,9 +227,12 @@ def prune(
     for path in (output, plan_out):
         if path is not None:
             require_writable(Path(path))
-    source = load(model)
+    source, from_file = load(model), isinstance(model, (str, Path))
     clock.stop("load")
-    graph = analyze(source, dims)
+    if use_plan is None:
+        graph = _graph(source, dims, declarations, allow_io, in_place=from_file)
+    else:
+        graph = _graph_for(use_plan, source, dims, declarations, allow_io, in_place=from_file)
     before = graph.cost.evaluate()
     clock.stop("analyze")
     decision = use_plan
@@ -192,11 +241,11 @@ def prune(
     removed = removed_units(graph, decision)
     clock.stop("plan")
     pruned = cut(graph.analysis, removed)
-    validate(pruned)
+    validate(pruned, in_session=verify_result)
     clock.stop("rewrite")
     verdict = verify(graph.analysis, removed, pruned, seed=seed) if verify_result else None
     clock.stop("verify")
-    after = measure(pruned, dims)
+    after = measure(pruned, dims, is_prepared=True)
     decision = replace(decision, reached={k: round(v, 6) for k, v in after.ratio(before).items()})
     if output is not None:
         pruned.save(output)

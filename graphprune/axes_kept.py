@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -53,12 +55,18 @@ class Keeps:
             return (None,) * rank
         return tuple(self.of(axis) for axis in axes)
 
+    def of_index(self, node: ir.Node, i: int) -> Mask | None:
+        """Mask of the axis whose positions input ``i`` holds as numbers; None if all stay."""
+        value = node.inputs[i]
+        axis = self.analysis.facts.indexes.get(value.name or "") if value is not None else None
+        return self.of(axis) if axis is not None else None
+
     def of_output(self, node: ir.Node, i: int) -> Keep:
         """Masks of an output's axes."""
         axes = self.analysis.axes.get(node.outputs[i].name or "", [])
         return tuple(self.of(axis) for axis in axes)
 
 
-def touches(keep: Keep) -> bool:
+def touches(keep: Sequence[Mask | None]) -> bool:
     """Does any axis shrink?"""
     return any(mask is not None for mask in keep)

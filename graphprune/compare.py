@@ -14,6 +14,7 @@ import onnxruntime as ort
 from graphprune.errors import ValidationError
 from graphprune.model import Model
 from graphprune.runtime import session_options
+from graphprune.widened import widened
 
 Feeds = Mapping[str, npt.NDArray[np.generic]]
 #: Protobuf messages end at 2 GiB; larger models are handed to the runtime as files.
@@ -51,11 +52,12 @@ class Difference:
 
 
 def session(model: Model, *, optimize: bool = False) -> ort.InferenceSession:
-    """An onnxruntime CPU session.
+    """An onnxruntime CPU session; in float32 for what the model does in bfloat16.
 
     Raises:
         ValidationError: onnxruntime refuses the model.
     """
+    model = widened(model)
     options = session_options()
     if optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -83,7 +85,12 @@ def run(model: Model | ort.InferenceSession, feeds: Feeds) -> dict[str, npt.NDAr
     try:
         names = [o.name for o in runner.get_outputs()]
         known = {i.name for i in runner.get_inputs()}
-        results = runner.run(names, {k: v for k, v in feeds.items() if k in known})
+        wide = {i.name for i in runner.get_inputs() if i.type == "tensor(float)"}
+        given = {k: v for k, v in feeds.items() if k in known}
+        for name in wide & given.keys():
+            if given[name].dtype.name == "bfloat16":  # see `widened`
+                given[name] = given[name].astype(np.float32)
+        results = runner.run(names, given)
     except Exception as error:
         message = "onnxruntime can't run the model"
         shapes = ", ".join(f"{k}{list(v.shape)}" for k, v in feeds.items())

@@ -1,18 +1,18 @@
 """Operators that onnxruntime has never heard of: taken out, so that what is around them can be run.
 
-Nothing that touches such an operator shrinks, so its inputs and outputs have the same sizes in the original
-and in the pruned model.  Two models are then compared piece by piece: what goes into the operator is an
-output of the piece before it, and what comes out of it a random input of the piece behind it.
+Two models are then compared piece by piece: what goes into the operator is an output of the piece before it,
+and what comes out of it a random input of the piece behind it.  Nothing that touches such an operator
+shrinks, unless the user declares its axes; the pruned model then gets and gives the kept positions.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
-import onnx_ir.passes.common as common
 
 from graphprune.model import Model
 from graphprune.shapes.shape_values import reads
 from graphprune.shapes.sizes import Interface
+from graphprune.storage.unused import remove_unused
 
 #: Domains whose operators onnxruntime brings along.
 RUNTIME_DOMAINS = {
@@ -23,10 +23,11 @@ RUNTIME_DOMAINS = {
 
 def foreign_nodes(graph: ir.Graph) -> list[ir.Node]:
     """Nodes that can't be run, or hold one in a body."""
-    return [node for node in graph if not _is_runnable(node)]
+    return [node for node in graph if not is_runnable(node)]
 
 
-def _is_runnable(node: ir.Node) -> bool:
+def is_runnable(node: ir.Node) -> bool:
+    """Does onnxruntime know this operator, and those in its bodies?"""
     if node.domain not in RUNTIME_DOMAINS:
         return False
     bodies: list[ir.Graph] = []
@@ -35,7 +36,7 @@ def _is_runnable(node: ir.Node) -> bool:
             bodies.append(attribute.as_graph())
         elif attribute.type == ir.AttributeType.GRAPHS:
             bodies.extend(attribute.as_graphs())
-    return all(_is_runnable(inner) for body in bodies for inner in body)
+    return all(is_runnable(inner) for body in bodies for inner in body)
 
 
 def runnable(model: Model) -> Model:
@@ -51,7 +52,7 @@ def runnable(model: Model) -> Model:
     known = {dim.name for dim in Interface(copy.ir).dims}
     unfed: set[ir.Value] = set()
     for node in list(graph):
-        is_foreign = not _is_runnable(node)
+        is_foreign = not is_runnable(node)
         if not is_foreign and unfed.isdisjoint(reads(node)):
             continue
         if is_foreign:
@@ -62,7 +63,7 @@ def runnable(model: Model) -> Model:
             else:
                 unfed.add(value)
     _drop_outputs(graph, unfed)
-    common.RemoveUnusedNodesPass()(copy.ir)
+    remove_unused(copy.ir)
     return copy
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -16,11 +17,16 @@ import onnx_ir as ir
 from graphprune.algebra import Axis
 from graphprune.analysis import Analysis, Use
 from graphprune.cost import CostModel
+from graphprune.declarations import DeclarationSource, read_declarations
 from graphprune.errors import UsageError
-from graphprune.groups import Group, find_groups
+from graphprune.garbage import no_collection
+from graphprune.groups import Group, find_groups, is_weight
+from graphprune.interface_axes import find_open_axes
 from graphprune.model import Source, load
 from graphprune.registry import normal_domain
+from graphprune.shapes.declared_shapes import with_declared_shapes
 from graphprune.shapes.fold_shapes import prepare
+from graphprune.shapes.shape_values import subgraphs
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Explanation:
         members: parameter axes that shrink with it.
         reasons: why positions are blocked; empty if each of them can go.
         chain: links from the axis to the node that blocks it.
+        goes_with: groups with a unit that takes the whole tensor along: blocks, experts.
     """
 
     value: str
@@ -56,6 +63,7 @@ class Explanation:
     members: list[tuple[str, int]]
     reasons: list[str]
     chain: list[Step]
+    goes_with: list[str]
 
 
 class DependencyGraph:
@@ -68,12 +76,18 @@ class DependencyGraph:
         cost: the cost model.
     """
 
-    def __init__(self, analysis: Analysis, file_bytes: int, sha256: str) -> None:
+    def __init__(self, analysis: Analysis, file_bytes: int, digest: Future[str]) -> None:
         self.analysis = analysis
         self.model = analysis.model
-        self.sha256 = sha256
+        self._digest = digest
         self.groups: list[Group] = find_groups(analysis)
         self.cost = CostModel(analysis, file_bytes)
+        self._groups_of: dict[int, tuple[Axis, list[Group]]] = {}
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the source."""
+        return self._digest.result()
 
     @cached_property
     def group_of_unit(self) -> npt.NDArray[np.int32]:
@@ -96,7 +110,7 @@ class DependencyGraph:
         entry are coupled there.
         """
         graph: nx.Graph[Any] = nx.Graph()
-        for node in self.model.ir.graph:
+        for node in self.model.ir.graph.all_nodes():
             op = ("op", node.outputs[0].name)
             graph.add_node(op, op_type=node.op_type, name=node.name or "", domain=node.domain)
             for name, axes in self._axes_at(node):
@@ -118,7 +132,8 @@ class DependencyGraph:
             axes = use.axes if use is not None else self.analysis.axes.get(value.name or "")
             if axes is not None:
                 yield value.name or "", axes
-        for value in node.outputs:
+        edges = [value for body in subgraphs(node) for value in (*body.inputs, *body.outputs)]
+        for value in (*node.outputs, *edges):
             if (value.name or "") in self.analysis.axes:
                 yield value.name or "", self.analysis.axes[value.name or ""]
 
@@ -126,9 +141,13 @@ class DependencyGraph:
         """Groups whose units the axis' positions depend on, frozen ones included."""
         if axis.is_plain:
             return []
-        units = np.unique(self.analysis.algebra.resolve(axis))
-        found = np.unique(self.group_of_unit[units])
-        return [self.groups[i] for i in found.tolist() if i >= 0]
+        known = self._groups_of.get(id(axis.labels))
+        if known is None:
+            found = np.unique(self.group_of_unit[self.analysis.algebra.resolve(axis)])
+            groups = [self.groups[i] for i in found.tolist() if i >= 0]
+            # The labels are kept, so that their id stays their own.
+            known = self._groups_of[id(axis.labels)] = (axis, groups)
+        return known[1]
 
     def has_tensor(self, name: str) -> bool:
         """Does the prepared model have a tensor of this name?"""
@@ -187,15 +206,25 @@ class DependencyGraph:
             members=members,
             reasons=reasons,
             chain=self._chain(name, axis, groups) if reasons else [],
+            goes_with=self._takers(name),
         )
+
+    def _takers(self, name: str) -> list[str]:
+        """Groups with a unit whose removal leaves nothing that reads or makes this tensor."""
+        spans = self.analysis.spans
+        found = []
+        for group in self.groups:
+            for node in (n for unit in group.units.tolist() for n in spans.get(unit, ())):
+                if any(v is not None and v.name == name for v in (*node.inputs, *node.outputs)):
+                    found.append(group.id)
+                    break
+        return found
 
     def _why_no_parameter(self, name: str) -> str:
         value = self.model.ir.graph.initializers.get(name)
         reader = next((node for node, _ in value.uses()), None) if value is not None else None
         if reader is None:
             return "no parameter makes this axis"
-        if reader.graph is not self.model.ir.graph:
-            return f"it is read inside the body of another node ({reader.op_type} '{reader.name}')"
         if (normal_domain(reader.domain), reader.op_type) in self.analysis.without_rule:
             return f"an operator without a rule reads it ({reader.op_type} '{reader.name}')"
         return f"it is read as sizes or positions, not as weights ({reader.op_type} '{reader.name}')"
@@ -244,6 +273,8 @@ class DependencyGraph:
             if id(use.value) in seen:
                 continue
             seen.add(id(use.value))
+            if not is_weight(use):
+                continue
             sizes = [axis.size for axis in use.axes]
             total += int(np.prod(sizes, dtype=np.int64))
             fixed = [int((~(algebra.live(a) > 0).any(axis=1)).sum()) for a in use.axes]
@@ -256,17 +287,34 @@ class DependencyGraph:
         return 1.0 - stuck / total if total else 0.0
 
 
-def analyze(model: Source, dims: Mapping[str, int] | None = None) -> DependencyGraph:
+@no_collection()
+def analyze(
+    model: Source,
+    dims: Mapping[str, int] | None = None,
+    *,
+    declarations: DeclarationSource | None = None,
+    allow_io: Collection[str] = (),
+    in_place: bool = False,
+) -> DependencyGraph:
     """Finds everything in a model that can be removed together.
 
     Args:
         model: from :func:`graphprune.load`, or what it takes; not changed.
         dims: sizes for symbolic dimensions, by name (``{"batch": 2}``).
+        declarations: axes of operators that have no rule, by name (``{"mydomain.MyOp": "b c -> b c"}``),
+            or a TOML file of them: see docs/declarations.md.
+        allow_io: globs over the names of model inputs and outputs that may shrink (``["past_*"]``, or
+            with axes ``["past_*:1,3"]``); the others are protected.
+        in_place: the model is changed instead of copied: it is given away.
 
     Raises:
         ModelError: the model can't be understood.
+        UsageError: a declaration is wrong, or an item of ``allow_io`` matches nothing.
     """
     source = load(model)
-    prepared, trace = prepare(source, dims)
-    analysis = Analysis(prepared, trace).run()
-    return DependencyGraph(analysis, source.file_bytes, source.sha256)
+    declared = read_declarations(declarations)
+    digest = source.digest()
+    prepared, trace = prepare(with_declared_shapes(source, declared), dims, in_place=in_place)
+    opened = find_open_axes(prepared.ir.graph, trace, allow_io)
+    analysis = Analysis(prepared, trace, declarations=declared, open_axes=opened).run()
+    return DependencyGraph(analysis, source.file_bytes, digest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,8 +14,10 @@ import onnx_ir as ir
 from onnx_ir import external_data
 
 from graphprune.errors import ModelError
+from graphprune.garbage import no_collection
 from graphprune.storage.canonical import canonicalise
 from graphprune.storage.reading import read_file, read_proto, tensors
+from graphprune.storage.streaming import Stream
 from graphprune.storage.writing import write
 
 
@@ -34,14 +37,16 @@ class Model:
         *,
         path: Path | None = None,
         sha256: str | None = None,
-        data_files: Iterable[Path] = (),
+        data_files: Iterable[Path] | None = None,
     ) -> None:
         self.ir = model
         self.path = path
-        self.data_files = frozenset(data_files) | _data_files(model)
+        self.data_files = _data_files(model) if data_files is None else frozenset(data_files)
         self._sha256 = sha256
+        self._digest: Future[str] | None = None
 
     @classmethod
+    @no_collection()
     def load(cls, source: str | Path | onnx.ModelProto | gs.Graph | ir.Model | Model) -> Model:
         """Read a model; neither the file nor the object is ever changed.
 
@@ -77,11 +82,22 @@ class Model:
     def sha256(self) -> str:
         """SHA-256 of the input file's bytes, or of an object's deterministic serialization."""
         if self._sha256 is None:
-            if self.path is None:
-                self._sha256 = _proto_digest(self.to_proto())
-            else:
-                self._sha256 = _file_digest(self.path)
+            self._sha256 = self.digest().result()
         return self._sha256
+
+    def digest(self) -> Future[str]:
+        """`sha256`; a file is hashed beside other work, which takes nothing from the interpreter."""
+        if self._digest is None:
+            self._digest = Future()
+            if self._sha256 is not None:
+                self._digest.set_result(self._sha256)
+            elif self.path is None:
+                self._digest.set_result(_proto_digest(self.to_proto()))
+            else:
+                with_thread = ThreadPoolExecutor(1)
+                self._digest = with_thread.submit(_file_digest, self.path)
+                with_thread.shutdown(wait=False)
+        return self._digest
 
     @property
     def opset(self) -> int:
@@ -98,7 +114,7 @@ class Model:
     def file_bytes(self) -> int:
         """Size of the model as a file, external data included."""
         if self.path is None:
-            return int(self.to_proto().ByteSize())
+            return Stream(self.ir).size
         return sum(f.stat().st_size for f in {self.path, *self.data_files})
 
     def clone(self) -> Model:

@@ -36,7 +36,7 @@ class ParameterPlan:
         name: of the constant in the input file.
         axis: the axis that shrinks.
         size: its size before.
-        keep: sorted positions that stay.
+        keep: sorted positions that stay; none along axis 0 of a constant that goes whole.
         uses: consuming inputs (``OUTPUT_NAME:INPUT_INDEX``) this entry is for; None: all.
         groups: ids of the groups that the axis depends on.
     """
@@ -50,6 +50,25 @@ class ParameterPlan:
 
 
 @dataclass(frozen=True)
+class InterfacePlan:
+    """What stays along one axis of a model input or output.
+
+    Attributes:
+        name: of the input or output.
+        kind: "input" or "output".
+        axis: the axis that shrinks.
+        size: its size before.
+        keep: sorted positions that stay.
+    """
+
+    name: str
+    kind: str
+    axis: int
+    size: int
+    keep: list[int]
+
+
+@dataclass(frozen=True)
 class Plan:
     """A decision, ready to be saved, compared, applied again or carried to another framework."""
 
@@ -60,6 +79,7 @@ class Plan:
     parameters: list[ParameterPlan]
     schema_version: int = SCHEMA_VERSION
     options: dict[str, Any] = field(default_factory=dict)
+    interface: list[InterfacePlan] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The document as plain dicts and lists."""
@@ -120,6 +140,7 @@ class Plan:
                 groups=[_group(g) for g in document["groups"]],
                 parameters=[_parameter(p, where) for p in document["parameters"]],
                 options=dict(document.get("options", {})),
+                interface=[_interface(e, where) for e in document.get("interface", [])],
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             message = "the plan is incomplete or malformed"
@@ -142,16 +163,30 @@ def _parameter(entry: Mapping[str, Any], where: str) -> ParameterPlan:
         plan.uses is None or _are_texts(plan.uses), f"'uses' of '{plan.name}' is null or a list of texts"
     )
     _require(_are_texts(plan.groups), f"'groups' of '{plan.name}' is a list of texts")
+    _check_keep(plan, where)
+    return plan
+
+
+def _interface(entry: Mapping[str, Any], where: str) -> InterfacePlan:
+    plan = InterfacePlan(**entry)
+    _require(isinstance(plan.name, str), "the name of an input or output is a text")
+    _require(plan.kind in ("input", "output"), f"'kind' of '{plan.name}' is input or output")
+    _require(_are_ints([plan.axis, plan.size]), f"axis and size of '{plan.name}' are integers")
+    _check_keep(plan, where)
+    _require(bool(plan.keep), f"'{plan.name}' keeps a position of axis {plan.axis}")
+    return plan
+
+
+def _check_keep(plan: ParameterPlan | InterfacePlan, where: str) -> None:
     keep = np.asarray(plan.keep if _are_ints(plan.keep) else [])
-    ok = keep.size > 0 and np.issubdtype(keep.dtype, np.integer)
-    if not ok or keep[0] < 0 or keep[-1] >= plan.size or (np.diff(keep) <= 0).any():
+    ok = _are_ints(plan.keep) and (keep >= 0).all() and (keep < plan.size).all()
+    if not ok or (np.diff(keep) <= 0).any():
         message = f"the kept indices of '{plan.name}', axis {plan.axis} are not valid"
         raise PlanError(
             message,
             where=where,
             because=f"they must be sorted, distinct and within 0..{plan.size - 1}",
         )
-    return plan
 
 
 def _require(holds: bool, expected: str) -> None:
@@ -169,4 +204,4 @@ def _are_texts(items: Any) -> bool:
 
 def positions(mask: npt.NDArray[np.bool_]) -> list[int]:
     """Kept positions of a mask, as the plan file writes them."""
-    return [int(i) for i in np.flatnonzero(mask)]
+    return list(np.flatnonzero(mask).tolist())

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphprune.graph import DependencyGraph
+from graphprune.interface_axes import Protection, protections
 from graphprune.layers import layer_of
 from graphprune.registry import normal_domain
 from graphprune.rules import RULES
@@ -85,6 +86,7 @@ class InspectReport:
     groups: tuple[GroupSummary, ...]
     ops: tuple[OpSummary, ...]
     prunable_params_fraction: float
+    interface: tuple[Protection, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The report as a document with ``schema_version``."""
@@ -117,27 +119,30 @@ def inspect(graph: DependencyGraph) -> InspectReport:
                 params=sum(t.size for t in tensors.values() if t is not None),
             )
         )
-    counts = Counter((normal_domain(n.domain), n.op_type) for n in graph.model.ir.graph)
+    counts = Counter((normal_domain(n.domain), n.op_type) for n in graph.model.ir.graph.all_nodes())
     opsets = graph.model.ir.opset_imports
+    declared = analysis.declarations.table
     ops = tuple(
-        OpSummary(d or "ai.onnx", o, n, RULES.find(d, o, opsets.get(d, 1)) is not None)
+        OpSummary(d or "ai.onnx", o, n, (d, o) in declared or RULES.find(d, o, opsets.get(d, 1)) is not None)
         for (d, o), n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     )
     summary = ModelSummary(
-        nodes=len(graph.model.ir.graph),
+        nodes=sum(1 for _ in graph.model.ir.graph.all_nodes()),
         macs=cost.macs,
         params=cost.params,
         bytes=cost.bytes,
         opset=graph.model.opset,
         dims=dict(analysis.trace.nominal_dims),
     )
-    return InspectReport(summary, tuple(groups), ops, graph.prunable_params_fraction())
+    ends = tuple(protections(analysis))
+    return InspectReport(summary, tuple(groups), ops, graph.prunable_params_fraction(), ends)
 
 
 def _macs_of_groups(graph: DependencyGraph) -> list[int]:
     total = [0] * len(graph.groups)
-    for node, factors in graph.cost.nodes.items():
-        units = [np.unique(graph.analysis.algebra.resolve(f.axis)) for f in factors if not f.axis.is_plain]
+    for node, terms in graph.cost.nodes.items():
+        axes = [factor.axis for factors in terms for factor in factors if not factor.axis.is_plain]
+        units = [np.unique(graph.analysis.algebra.resolve(axis)) for axis in axes]
         if units:
             touched = np.unique(graph.group_of_unit[np.concatenate(units)])
             for i in touched[touched >= 0].tolist():

@@ -17,7 +17,8 @@ class Selection:
     """Which groups may shrink.
 
     Attributes:
-        kinds: kinds of groups; None: all.
+        kinds: kinds of groups; None: all but blocks, since no weight norm compares a whole branch with a
+            channel.
         exact_only: leave out groups over which a statistic runs.
         include: globs over a group's id, and the name, node and layer of its first parameter, the one
             that makes it; empty: everything.
@@ -35,13 +36,20 @@ class Selection:
         Raises:
             UsageError: a kind or glob matches nothing.
         """
-        known = {g.kind for g in graph.groups} | {"channels", "heads", "head_dim", "conv_groups"}
+        known = {g.kind for g in graph.groups} | {
+            "channels",
+            "heads",
+            "head_dim",
+            "conv_groups",
+            "experts",
+            "blocks",
+        }
         for kind in self.kinds or ():
             if kind not in known:
                 message = f"unknown kind '{kind}'"
                 raise UsageError(message, hint=f"one of {', '.join(sorted(known))}")
-        names = {g.id: _names(graph, g) for g in graph.groups}
-        own = {g.id: _names(graph, g, members=1) for g in graph.groups}
+        names = {g.id: _names(graph, g) if self.exclude else set() for g in graph.groups}
+        own = {g.id: _names(graph, g, members=1) if self.include else set() for g in graph.groups}
         for glob, where in [*((g, own) for g in self.include), *((g, names) for g in self.exclude)]:
             if not any(_matches(where[g.id], glob) for g in graph.groups):
                 message = f"'{glob}' matches no group, parameter or node"
@@ -51,8 +59,8 @@ class Selection:
     def _takes(self, group: Group, own: set[str], names: set[str]) -> bool:
         return (
             group.prunable
-            and group.size > 1
-            and (self.kinds is None or group.kind in self.kinds)
+            and group.size > group.least
+            and (group.kind in self.kinds if self.kinds is not None else group.kind != "blocks")
             and (group.exact or not self.exact_only)
             and (not self.include or any(_matches(own, glob) for glob in self.include))
             and not any(_matches(names, glob) for glob in self.exclude)

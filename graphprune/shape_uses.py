@@ -39,7 +39,7 @@ def numeric_shape_uses(
         axes: of its values, by name.
         algebra: with all that the rules stated.
     """
-    for node in graph:
+    for node in graph.all_nodes():
         if node.op_type not in ("Shape", "Size") or node.domain not in ("", "ai.onnx"):
             continue
         value = node.inputs[0]

@@ -7,8 +7,9 @@ answers for everything that goes with it (group-level importance, as in DepGraph
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,12 @@ import numpy.typing as npt
 from graphprune.analysis import Use
 from graphprune.errors import ModelError
 from graphprune.graph import DependencyGraph
+from graphprune.quantization import QUANTIZED, real_weights
 
 Scores = npt.NDArray[np.float64]
 Criterion = Callable[[DependencyGraph], Scores]
+#: Numbers that are added up in single precision before double takes over.
+_FEW, _MANY = 64, 512
 
 
 @dataclass(frozen=True)
@@ -42,25 +46,37 @@ class Magnitude:
         algebra = graph.analysis.algebra
         total = np.zeros(len(algebra))
         seen: set[tuple[int, int]] = set()
+        whole: dict[int, float] = {}
         for use in graph.analysis.uses.values():
-            for d, axis in enumerate(use.axes):
-                # A tied matrix counts once, however often it is used.
-                key = (id(use.value), id(axis.labels))
-                if axis.is_plain or key in seen or not counts(use):
-                    continue
-                seen.add(key)
-                rows = algebra.live(axis)
-                local = self._along(use, d)
-                for column in range(rows.shape[1]):
-                    np.add.at(total, rows[:, column], local)
+            # A tied matrix counts once, however often it is used.
+            keys = {(id(use.value), id(a.labels)): d for d, a in enumerate(use.axes) if not a.is_plain}
+            rows_of = {d: algebra.live(use.axes[d]) for key, d in keys.items() if key not in seen}
+            rows_of = {d: rows for d, rows in rows_of.items() if rows.shape[1]}
+            if not rows_of or not counts(use):
+                continue
+            seen.update(keys)
+            for d, local in self._along(use, list(rows_of)).items():
+                whole[id(use.value)] = float(local.sum())
+                for column in rows_of[d].T:
+                    np.add.at(total, column, local)
+        for unit, nodes in graph.analysis.spans.items():  # whole weights that go with a unit
+            places = [(n, i) for n in nodes for i in range(len(n.inputs))]
+            for use in (graph.analysis.uses[place] for place in places if place in graph.analysis.uses):
+                if use.axes and counts(use):
+                    if id(use.value) not in whole:
+                        whole[id(use.value)] = float(self._along(use, [0])[0].sum())
+                    total[unit] += whole[id(use.value)]
         total[0] = 0.0
         return np.asarray(total ** (1.0 / self.p))
 
-    def _along(self, use: Use, d: int) -> Scores:
+    def _along(self, use: Use, axes: Sequence[int]) -> dict[int, Scores]:
+        """Sums of the weights' powers over all other axes, for each of ``axes``."""
         tensor = use.value.const_value
         assert tensor is not None
-        weights = np.abs(tensor.numpy().astype(np.float32))
-        if np.isnan(weights).any():
+        array = tensor.numpy()
+        real = real_weights(use.node, use.index, array)
+        sums = self._sums(np.asarray(array if real is None else real, np.float32), axes)
+        if any(np.isnan(found).any() for found in sums.values()):
             message = f"the weights of '{use.value.name}' hold NaN"
             raise ModelError(
                 message,
@@ -68,15 +84,43 @@ class Magnitude:
                 because="no importance can be computed from them",
                 hint="export the model again from a checkpoint that is finite",
             )
-        others = tuple(i for i in range(weights.ndim) if i != d)
-        powers = weights if self.p == 1 else np.square(weights)
-        return np.asarray(powers.sum(axis=others, dtype=np.float64))
+        return sums
+
+    def _sums(self, weights: npt.NDArray[np.float32], axes: Sequence[int]) -> dict[int, Scores]:
+        rank = max(axes) + 1
+        window = prod(weights.shape[rank:])
+        if window == 1:
+            weights = weights.reshape(weights.shape[:rank])
+        if self.p == 2 and weights.ndim == 2:
+            return {d: _squares(weights, d) for d in axes}
+        if 1 < window <= _FEW:  # a kernel's window, added up in one pass
+            flat = weights.reshape(-1, window)
+            summed = np.einsum("ik->i", np.abs(flat)) if self.p == 1 else np.einsum("ik,ik->i", flat, flat)
+            powers = summed.reshape(weights.shape[:rank])
+        else:
+            powers = np.abs(weights) if self.p == 1 else np.square(weights)
+        sums = {}
+        for d in axes:
+            others = tuple(i for i in range(powers.ndim) if i != d)
+            sums[d] = np.asarray(powers.sum(axis=others, dtype=np.float64))
+        return sums
+
+
+def _squares(matrix: npt.NDArray[np.float32], d: int) -> Scores:
+    """Sums of squares per row (0) or column (1), of some rows or columns at a time in single precision."""
+    pieces = range(0, matrix.shape[1 - d], _MANY)
+    if d == 0:
+        parts = [np.einsum("ij,ij->i", m, m) for m in (matrix[:, i : i + _MANY] for i in pieces)]
+    else:
+        parts = [np.einsum("ij,ij->j", m, m) for m in (matrix[i : i + _MANY] for i in pieces)]
+    return np.asarray(np.sum(parts, axis=0, dtype=np.float64)) if parts else np.zeros(matrix.shape[d])
 
 
 def counts(use: Use) -> bool:
-    """Does this constant carry signal?  Divisors, running statistics and integers don't."""
+    """Does this constant carry signal?  Divisors, running statistics and plain integers don't."""
     tensor = use.value.const_value
-    return use.is_zeroed and tensor is not None and tensor.dtype.is_floating_point()
+    is_quantized = (use.node.op_type, use.index) in QUANTIZED
+    return use.is_zeroed and tensor is not None and (tensor.dtype.is_floating_point() or is_quantized)
 
 
 @dataclass(frozen=True)

@@ -560,7 +560,7 @@ def other_domain() -> onnx.ModelProto:
         """
         a = MatMul (x, a.w) ar = Relu (a)
         b = MatMul (ar, b.w)
-        g = com.microsoft.BiasGelu (b, b.b)
+        bb = Add (b, b.b) g = com.microsoft.Trilu (bb)
         c = MatMul (g, c.w) cr = Relu (c)
         y = MatMul (cr, d.w)
         """,

@@ -255,3 +255,14 @@ def test_flags_of_zero() -> None:
     assert a.nonzero().take(np.arange(2)).zero is False
     assert algebra.plain(3).nonzero().zero
     assert all(not f.zero for f in algebra.split(algebra.fresh(6, zero=False), (2, 3)))
+
+
+def test_reason_of_refined_units_is_passed_on() -> None:
+    """``a`` stands for pairs of ``b`` and ``c``; both frozen, what equals ``a`` stays for their reason."""
+    algebra = Algebra()
+    a, b, c, d = algebra.fresh(4), algebra.fresh(2), algebra.fresh(2), algebra.fresh(4)
+    algebra.equate(a, merge([b, c]))
+    algebra.freeze(b, 5)
+    algebra.freeze(c, 5)
+    algebra.equate(d, a)
+    assert algebra.reasons(d) == {5}

@@ -88,7 +88,7 @@ def test_uses_of_a_shared_constant_are_cut_apart() -> None:
     # Distinct numbers, so that a copy of the wrong rows shows.
     replace(model, "ones", np.arange(1, 9, dtype=np.float32))
     graph = analyze(load(model))
-    first, second = (g for g in graph.groups if g.prunable)
+    first, second = (g for g in graph.groups if g.prunable and g.kind == "channels")
     removed = np.zeros(len(graph.analysis.algebra), bool)
     removed[first.units[[0, 2]]] = removed[second.units[[7]]] = True
     pruned = cut(graph.analysis, removed).to_proto()
@@ -103,7 +103,7 @@ def test_uses_that_keep_the_same_share_one_copy() -> None:
     graph = graph_of("merged_constants")
     removed = np.zeros(len(graph.analysis.algebra), bool)
     for group in graph.groups:
-        if group.prunable:
+        if group.prunable and group.kind == "channels":
             removed[group.units[[1, 5]]] = True
     pruned = cut(graph.analysis, removed).to_proto()
     nodes = {n.output[0]: n for n in pruned.graph.node}
@@ -132,6 +132,30 @@ def test_number_computed_from_a_size_stays_what_it_was() -> None:
     pruned = cut(graph.analysis, removed).to_proto()
     division = next(n for n in pruned.graph.node if n.output[0] == "scaled")
     assert initializer(pruned, division.input[1]) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("op", ["Expand", "Tile"])
+def test_computed_vector_whose_ones_broadcast_is_left_alone(op: str) -> None:
+    """Its entries 1 are no sizes: they stand whatever the batch and the channels are."""
+    body = f"""
+        p = Conv(x, first)
+        f = Relu(p)
+        m = ReduceMax <axes = [2]> (f)
+        size = Shape <start = 2> (f)
+        full = Concat <axis = 0> (ones, size)
+        e = {op}(m, full)
+        c = Concat <axis = 1> (f, e)
+        y = Conv(c, last)
+    """
+    weights = {"first": (8, 6, 1), "last": (3, 16, 1), "ones": [1, 1]}
+    original = build("(float[batch, 6, time] x) => (float[batch, 3, time] y)", body, weights)
+    graph = analyze(load(original))
+    removed = some_units(graph)
+    plan, pruned = make_plan(graph, removed, {}), cut(graph.analysis, removed).to_proto()
+    assert removed.sum() == 4
+    for batch, time in ((1, 6), (3, 11)):
+        inputs = feeds(original, batch=batch, time=time)
+        assert run(pruned, inputs)[0] == pytest.approx(run(masked(original, plan), inputs)[0], abs=1e-5)
 
 
 # ---- what must stay -----------------------------------------------------------------------------
@@ -343,8 +367,8 @@ def test_bfloat16_weights_are_sliced_bit_for_bit() -> None:
     assert raw["a.w"] == full[:, [0, 2, 3, 5]].tobytes()
 
 
-def test_weight_that_a_body_reads_too_stays_whole_there() -> None:
-    """The layer outside gets a copy of its own; the body still reads all of it."""
+def test_weight_that_a_body_reads_too_is_cut_there() -> None:
+    """The layer outside and those in both branches keep the same channels."""
     model = NETWORKS["conditional"]()
     for attribute in model.graph.node[-2].attribute:
         body = attribute.g
@@ -359,15 +383,15 @@ def test_weight_that_a_body_reads_too_stays_whole_there() -> None:
     removed[group.units[[0, 5]]] = True
     cut_model = cut(graph.analysis, removed)
     pruned = cut_model.to_proto()
-    copies = {t.name: list(t.dims) for t in pruned.graph.initializer if t.name.startswith("a.w")}
-    assert copies.pop("a.w") == [6, 8]
-    assert list(copies.values()) == [[6, 6]]
+    copies = {t.name: list(t.dims) for t in pruned.graph.initializer if t.name[0] in "ae"}
+    assert copies == {"a.w": [6, 6], "e.w": [6, 3]}
     assert graph.cost.evaluate(removed).params == measure(cut_model).params
     inputs = {**feeds(model), "flag": np.array([False])}
     zeroed = onnx.ModelProto.FromString(model.SerializeToString())
-    rows = initializer(zeroed, "b.w").copy()
-    rows[[0, 5]] = 0
-    replace(zeroed, "b.w", rows)
+    for name in ("b.w", "e.w"):
+        rows = initializer(zeroed, name).copy()
+        rows[[0, 5]] = 0
+        replace(zeroed, name, rows)
     for flag in (True, False):
         inputs["flag"] = np.array([flag])
         (expected,), (found,) = run(zeroed, inputs), run(pruned, inputs)

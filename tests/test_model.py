@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from onnx import helper, numpy_helper
 
 from graphprune.errors import ModelError
 from graphprune.model import Model, load
+from graphprune.storage.streaming import Stream
 
 TEXT = """
 <ir_version: 9, opset_import: ["" : 17, "com.example" : 3], producer_name: "somebody">
@@ -172,11 +174,11 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     target = tmp_path / "out.onnx"
     target.write_bytes(b"old")
 
-    def full(*args: object, **kwargs: object) -> None:
-        (Path(str(args[1]))).write_bytes(b"half")
+    def full(stream: Stream) -> Iterator[bytes]:
+        yield b"half"
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ir, "save", full)
+    monkeypatch.setattr(Stream, "chunks", full)
     with pytest.raises(ModelError, match="No space left on device"):
         load(proto()).save(target)
     assert target.read_bytes() == b"old"

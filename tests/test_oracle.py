@@ -7,12 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 import pytest
-from networks import NETWORKS, Array, build, graph_of, initializer, replace
+from networks import NETWORKS, Array, build, graph_of, initializer, replace, weight
 from onnx import numpy_helper
 
+from graphprune.axes_kept import Keeps
 from graphprune.errors import ValidationError
 from graphprune.graph import DependencyGraph, analyze
+from graphprune.kept_positions import KeptPositions
 from graphprune.model import load
+from graphprune.noise import noisy_differences
 from graphprune.oracle import masked_reference, run_sizes, verify
 from graphprune.rewrite import cut
 
@@ -270,3 +273,31 @@ def test_wide_half_precision_models_are_not_refused_for_rounding() -> None:
     wrong = right.to_proto()
     replace(wrong, "d.w", np.roll(initializer(wrong, "d.w"), 1, axis=0))
     assert refuses(graph, removed, wrong)
+
+
+def sharp(steepness: float, factor: float = 1.0) -> onnx.ModelProto:
+    """The sine of a sum: one that is steep enough magnifies every rounding."""
+    weights = {"w": weight("w", (4, 3)) * np.float32(factor), "s": steepness}
+    return build(
+        "(float[batch, 4] x) => (float[batch, 3] y)", "m = MatMul(x, w)\np = Mul(m, s)\ny = Sin(p)", weights
+    )
+
+
+@pytest.mark.parametrize(("steepness", "factor", "is_wrong"), [(1.0, 1.01, True), (1e6, 1 + 3e-6, False)])
+def test_what_rounding_moves_as_far_proves_nothing(steepness: float, factor: float, is_wrong: bool) -> None:
+    graph = analyze(load(sharp(steepness)))
+    kept = KeptPositions(Keeps(graph.analysis, np.zeros(len(graph.analysis.algebra), bool)))
+    pair = [load(sharp(steepness, f)) for f in (1.0, factor)]
+    given = {"x": np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)}
+    before = initializer(pair[0].to_proto(), "w")
+    assert bool(noisy_differences(pair, given, kept, 1e-4)) == is_wrong
+    assert np.array_equal(initializer(pair[0].to_proto(), "w"), before)
+
+
+def test_what_the_reference_can_not_run_proves_nothing() -> None:
+    """A size that the graph was not traced at, as a router with random weights asks for."""
+    signature = "(float[batch, 4] x) => (float[two, 4] y)"
+    model = load(build(signature, "y = Reshape(x, t)", {"t": [2, 4]}))
+    analysis = graph_of("cnn").analysis
+    kept = KeptPositions(Keeps(analysis, np.zeros(len(analysis.algebra), bool)))
+    assert noisy_differences([model, model], {"x": np.ones((3, 4), np.float32)}, kept, 1e-4) == []

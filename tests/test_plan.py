@@ -109,7 +109,6 @@ MALFORMED: dict[str, Edit] = {
     "uses a number": entry(uses=5),
     "uses of numbers": entry(uses=[1]),
     "groups null": entry(groups=None),
-    "keep empty": entry(keep=[]),
     "keep null": entry(keep=None),
     "keep of truths": entry(keep=[False, True]),
     "keep of fractions": entry(keep=[0.0, 1.0]),

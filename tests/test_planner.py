@@ -187,7 +187,7 @@ def test_unreachable_says_how_far_it_goes_and_what_blocks_the_rest() -> None:
     error = caught.value
     assert error.exit_code == 4
     assert "2 groups allow keeps macs" in (error.where or "")
-    assert "no coupling rule for com.microsoft::BiasGelu" in (error.because or "")
+    assert "no coupling rule for com.microsoft::Trilu" in (error.because or "")
     # What it says it can reach, it can.
     reach = float((error.where or "").split("macs ")[1].rstrip("%")) / 100
     assert api.plan(graph, target={"macs": reach + 0.0006}).reached["macs"] <= reach + 0.0006
@@ -203,12 +203,12 @@ def test_nothing_to_prune_is_unreachable_and_no_crash() -> None:
 @pytest.mark.parametrize(
     ("options", "because", "hint"),
     [
-        ({}, "each group keeps 10%; blocked: ", "a larger target, a --floor below 0.1"),
-        ({"floor": 0.0}, "each group keeps 0%; blocked: ", "a larger target"),
+        ({}, "each group keeps 10%; blocked: ", "a larger target, a --floor below 0.1, --kinds with 'blocks' among them"),
+        ({"floor": 0.0}, "each group keeps 0%; blocked: ", "a larger target, --kinds with 'blocks' among them"),
         (
             {"floor": 0.5, "align": 2},
             "each group keeps 50% and a multiple of 2; blocked: ",
-            "a larger target, a smaller --align, a --floor below 0.5",
+            "a larger target, a smaller --align, a --floor below 0.5, --kinds with 'blocks' among them",
         ),
     ],
 )

@@ -10,7 +10,7 @@ import typer
 
 from graphprune.cli import tables
 from graphprune.cli.output import log, show, show_json, working
-from graphprune.cli.parameters import Dims, Json, ModelPath, parse_dims
+from graphprune.cli.parameters import AllowIO, Declare, Dims, Json, ModelPath, parse_dims
 from graphprune.graph import Explanation, analyze
 from graphprune.graph_files import write_graph
 from graphprune.model import load
@@ -25,12 +25,14 @@ def inspect(
         typer.Option("--graph", metavar="FILE", help="Write the dependency graph (.dot, .graphml, .json)."),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="List every group.")] = False,
+    declare: Declare = None,
+    allow_io: AllowIO = None,
     dim: Dims = None,
     json: Json = False,
 ) -> None:
     """What there is to prune: cost, groups, what is blocked and why."""
     with working("analysing"):
-        graph = analyze(load(model), parse_dims(dim))
+        graph = analyze(load(model), parse_dims(dim), declarations=declare, allow_io=allow_io or ())
         report = summarise(graph)
     if graph_out is not None:
         write_graph(graph, graph_out)
@@ -39,6 +41,7 @@ def inspect(
         show_json(report.to_json())
         return
     show(tables.summary(report), tables.groups(report, every=every), tables.blocked(report))
+    show(tables.interface(report, every=every))
     missing = tables.missing_rules(report)
     if missing is not None:
         show(missing)
@@ -52,13 +55,15 @@ def explain(
             metavar="TENSOR[:AXIS]", help="A tensor and one of its axes, or a group as inspect lists it."
         ),
     ],
+    declare: Declare = None,
+    allow_io: AllowIO = None,
     dim: Dims = None,
     json: Json = False,
 ) -> None:
     """What goes with an axis, or the reason that blocks it."""
     name, axis = tensor, 0
     head, separator, tail = tensor.rpartition(":")
-    graph = analyze(load(model), parse_dims(dim))
+    graph = analyze(load(model), parse_dims(dim), declarations=declare, allow_io=allow_io or ())
     group = next((g for g in graph.groups if g.id == tensor), None)
     if group is not None:  # as `inspect` lists it
         name, axis = group.members[0].name, group.members[0].axis
@@ -80,6 +85,8 @@ def _lines(found: Explanation) -> list[str]:
         lines.append(f"can shrink by: {', '.join(found.groups)}")
     if not found.reasons:
         lines += [f"but not by {name}: {why}" for name, why in found.blocked.items()]
+    if found.goes_with:
+        lines.append(f"goes as a whole with a unit of: {', '.join(found.goes_with)}")
     if found.chain:
         lines.append("through:")
         for step in found.chain:

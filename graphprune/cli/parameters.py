@@ -23,6 +23,20 @@ Verify = Annotated[
         "--verify/--no-verify", help="Compare the result with the masked original before it is written."
     ),
 ]
+Declare = Annotated[
+    Path | None,
+    typer.Option(
+        "--declare", metavar="FILE.toml", help="Axes of operators without a rule (docs/declarations.md)."
+    ),
+]
+AllowIO = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-io",
+        metavar="GLOB[:AXIS,…]",
+        help="Model inputs and outputs that may shrink, but for their first axis. [repeatable]",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of random inputs and random scores.")]
 
 

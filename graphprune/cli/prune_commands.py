@@ -12,7 +12,17 @@ import typer
 from graphprune import api
 from graphprune.cli import tables
 from graphprune.cli.output import log, show, show_json, working
-from graphprune.cli.parameters import Dims, Json, ModelPath, OutPath, Seed, Verify, parse_dims
+from graphprune.cli.parameters import (
+    AllowIO,
+    Declare,
+    Dims,
+    Json,
+    ModelPath,
+    OutPath,
+    Seed,
+    Verify,
+    parse_dims,
+)
 from graphprune.errors import ModelError, UsageError
 from graphprune.plan import Plan
 from graphprune.report import SCHEMA_VERSION
@@ -38,7 +48,9 @@ def prune(
     kinds: Annotated[
         str | None,
         typer.Option(
-            metavar="KIND,…", help="Which may go: channels, heads, head_dim, conv_groups, norm_groups."
+            metavar="KIND,…",
+            help="Which may go: channels, heads, head_dim, experts, conv_groups, norm_groups; and, only if "
+            "named here, blocks.",
         ),
     ] = None,
     exact_only: Annotated[
@@ -54,6 +66,8 @@ def prune(
         Path | None, typer.Option("--plan-out", metavar="FILE.json", help="Save the plan.")
     ] = None,
     verify: Verify = True,
+    declare: Declare = None,
+    allow_io: AllowIO = None,
     dim: Dims = None,
     seed: Seed = 0,
     json: Json = False,
@@ -72,6 +86,7 @@ def prune(
             kinds=kinds.split(",") if kinds is not None else None, exact_only=exact_only,
             include=include or (), exclude=exclude or (), align=align, floor=floor,
             plan_out=plan_out, verify_result=verify, dims=parse_dims(dim), seed=seed,
+            declarations=declare, allow_io=allow_io or (),
         )  # fmt: skip
     _show(result, json=json)
 
@@ -83,6 +98,7 @@ def apply(
     model: ModelPath,
     out: OutPath,
     verify: Verify = True,
+    declare: Declare = None,
     dim: Dims = None,
     seed: Seed = 0,
     json: Json = False,
@@ -91,8 +107,9 @@ def apply(
     document = Plan.load(plan)
     with working("pruning"):
         result = api.prune(
-            model, out, use_plan=document, verify_result=verify, dims=parse_dims(dim), seed=seed
-        )
+            model, out, use_plan=document, verify_result=verify, dims=parse_dims(dim), seed=seed,
+            declarations=declare,
+        )  # fmt: skip
     if result.source_sha256 != document.model_sha256:
         log("note: the plan was made for another file; its parameters fit this one")
     _show(result, json=json)
@@ -158,12 +175,21 @@ def _footer(result: api.PruneResult) -> list[str]:
             lines.append(f"masked, not zeroed: these run over the kept positions only: {shown}{more}")
     else:
         lines.append("not verified (--no-verify)")
+    lines += _signature(result)
     lines.append("this says nothing about accuracy: evaluate the pruned model on your data")
     if result.plan.options.get("align") == 1:
         lines.append("widths that are no multiple of 8 can run slower than before: --align 8, and measure")
     if result.output is not None:
         lines.append(f"written: {result.output}")
     return lines
+
+
+def _signature(result: api.PruneResult) -> list[str]:
+    """The inputs and outputs that shrank, axis by axis."""
+    return [
+        f"new signature: {e.kind} '{e.name}', axis {e.axis}: {len(e.keep)} of {e.size} positions"
+        for e in result.plan.interface
+    ]
 
 
 def document(result: api.PruneResult) -> dict[str, Any]:
@@ -176,6 +202,7 @@ def document(result: api.PruneResult) -> dict[str, Any]:
         "kept": result.after.ratio(result.before),
         "target": result.plan.target,
         "groups": [asdict(g) for g in result.plan.groups],
+        "interface": [asdict(e) for e in result.plan.interface],
         "verify": asdict(result.verdict) if result.verdict is not None else None,
         "seconds": dict(result.seconds),
         "model_sha256": result.source_sha256,

@@ -68,6 +68,29 @@ def blocked(report: InspectReport) -> Table:
     return table
 
 
+def interface(report: InspectReport, *, every: bool) -> Table:
+    """Inputs and outputs of the model, and which of their axes may shrink."""
+    shown = report.interface if every else report.interface[:_SHOWN]
+    title = "inputs and outputs"
+    if len(shown) < len(report.interface):
+        title += f", the first {len(shown)} of {len(report.interface)} (--all for the rest)"
+    table = Table(title=title)
+    table.add_column("name", overflow="fold")
+    for name in ("kind", "shape", "may shrink"):
+        table.add_column(name)
+    for end in shown:
+        axes = ", ".join(map(str, end.open_axes))
+        table.add_row(
+            end.name, end.kind, shape(end.shape), f"axes {axes}" if axes else "no, protected (--allow-io)"
+        )
+    return table
+
+
+def shape(sizes: Sequence[int | str | None]) -> str:
+    """``[batch, 3, 224, 224]``."""
+    return f"[{', '.join('?' if size is None else str(size) for size in sizes)}]"
+
+
 def missing_rules(report: InspectReport) -> Table | None:
     """Operators without a rule."""
     missing = [op for op in report.ops if not op.rule]

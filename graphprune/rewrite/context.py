@@ -14,6 +14,9 @@ from graphprune.names import unique_name
 from graphprune.rewrite.sizes import CutSizes
 from graphprune.storage.constants import is_constant
 
+#: Operators whose shape input holds the sizes of the output's axes, in order (repeats of a Tile are none).
+ASKS_FOR_SIZES = ("Reshape", "Expand", "ConstantOfShape")
+
 
 class RepairContext:
     """One node of the model being rewritten.
@@ -24,6 +27,7 @@ class RepairContext:
         keep_in: per input, per axis, the mask of kept positions (None: nothing is removed).
         keep_out: the same per output.
         sizes: shapes before and after the cut.
+        keep_index: per input that holds positions of an axis as numbers, the mask of that axis.
     """
 
     def __init__(
@@ -33,9 +37,10 @@ class RepairContext:
         keep_in: Sequence[Sequence[Mask | None]],
         keep_out: Sequence[Sequence[Mask | None]],
         sizes: CutSizes,
+        keep_index: Sequence[Mask | None] = (),
     ) -> None:
         self.node, self.opset = node, opset
-        self.keep_in, self.keep_out = keep_in, keep_out
+        self.keep_in, self.keep_out, self.keep_index = keep_in, keep_out, keep_index
         self._sizes = sizes
 
     def shape_in(self, i: int) -> tuple[int, ...]:
@@ -161,6 +166,7 @@ class RepairContext:
                 scaled[d] = Fraction(n, int(now[d]))
             else:
                 fixed[d] = n
+        fixed |= self._drifted(entries, now, rank, offset, out)
         if fixed and not scaled and self._patch_pieces(i, value, fixed):
             return
         if fixed:
@@ -168,14 +174,49 @@ class RepairContext:
         if scaled:
             self._scale(i, scaled, length)
 
+    def _drifted(
+        self,
+        entries: Mapping[int, int],
+        now: npt.NDArray[np.generic] | None,
+        rank: int,
+        offset: int,
+        out: int,
+    ) -> dict[int, int]:
+        """Entries that stay, but are computed from sizes that shrink: ``batch * heads / 4``."""
+        if now is None or len(now) + offset != rank or self.node.op_type not in ASKS_FOR_SIZES:
+            return {}
+        shape, masks = self.shape_out(out), self.keep_out[out]
+        found = {
+            d: shape[d + offset]
+            for d in range(len(now))
+            if d not in entries
+            and masks[d + offset] is None
+            and not self._follows(int(now[d]), d, shape[d + offset])
+        }
+        name = self.node.outputs[out].name or ""
+        dynamic = [d for d in found if self._sizes.trace.is_dynamic(name, d + offset)]
+        if self.node.op_type == "Reshape" and len(dynamic) == 1 and -1 not in now.tolist():
+            found[dynamic[0]] = -1
+        return found
+
     def _follows(self, asked: int, d: int, size: int) -> bool:
-        """Does this entry of a computed shape give the size by itself?  -1 infers, 0 copies."""
+        """Does this entry of a computed shape give the size by itself?
+
+        -1 infers, 0 copies, and the 1 of an Expand leaves the size to its first input.
+        """
         if asked in (size, -1):
             return True
+        if asked == 1 and self.node.op_type == "Expand":
+            at = d + len(self.shape_in(0)) - self.shape_in(1)[0]
+            return at >= 0 and self._size_now(0, at) == size
         if asked != 0 or self.node.op_type != "Reshape" or self.attr_int("allowzero", 0):
             return False
-        copied = self.keep_in[0][d]
-        return (self.shape_in(0)[d] if copied is None else int(copied.sum())) == size
+        return self._size_now(0, d) == size
+
+    def _size_now(self, i: int, axis: int) -> int:
+        """Size of an axis of an input after the cut."""
+        keep = self.keep_in[i][axis]
+        return self.shape_in(i)[axis] if keep is None else int(keep.sum())
 
     def _overwrite(self, i: int, fixed: Mapping[int, int], length: int) -> None:
         value = self.node.inputs[i]

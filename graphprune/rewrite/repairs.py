@@ -108,14 +108,19 @@ def resize(ctx: RepairContext) -> None:
 
 @repair("Split")
 def split(ctx: RepairContext) -> None:
-    """Sizes of the pieces become explicit."""
+    """Sizes of the pieces become explicit; a piece of which nothing is left is empty until all is repaired.
+
+    They are counted in the input: a piece of one position has an axis that can't shrink, but dies whole.
+    """
     at = ctx.attr_int("axis", 0) % len(ctx.shape_in(0))
-    if ctx.keep_in[0][at] is None:
+    keep = ctx.keep_in[0][at]
+    if keep is None:
         return
-    sizes = []
+    sizes, start = [], 0
     for i in range(len(ctx.node.outputs)):
-        keep = ctx.keep_out[i][at]
-        sizes.append(ctx.shape_out(i)[at] if keep is None else int(keep.sum()))
+        end = start + ctx.shape_out(i)[at]
+        sizes.append(int(keep[start:end].sum()))
+        start = end
     if ctx.opset < 13:
         ctx.set_attr("split", sizes)
         return
@@ -210,3 +215,21 @@ def slice_(ctx: RepairContext) -> None:
     ctx.set_ints(2, new_ends, "ends")
     if ctx.has(4):
         ctx.set_ints(4, new_steps, "steps")
+
+
+@repair("Equal")
+def equal(ctx: RepairContext) -> None:
+    """Positions in constants are counted again."""
+    for i, other in ((0, 1), (1, 0)):
+        keep, value = ctx.keep_index[i], ctx.node.inputs[other]
+        if keep is not None and value is not None and value.const_value is not None:
+            old = value.const_value.numpy()
+            new = compact(keep, np.asarray(old, np.int64))
+            ctx.node.replace_input_with(other, ctx.constant("positions", new.astype(old.dtype)))
+
+
+@repair("OneHot")
+def one_hot(ctx: RepairContext) -> None:
+    """As many classes as positions are left."""
+    if ctx.keep_index[0] is not None:
+        ctx.set_ints(1, np.full(ctx.shape_in(1), int(ctx.keep_index[0].sum())), "depth")

@@ -15,9 +15,11 @@ import numpy as np
 import onnx_ir as ir
 
 from graphprune.model import Model
+from graphprune.shapes.permutations import gather_permutations
 from graphprune.shapes.shape_ops import slices
 from graphprune.shapes.shape_values import structural_nodes
 from graphprune.shapes.trace import Trace, trace
+from graphprune.storage.branches import inline_known_branches
 from graphprune.storage.constants import drop_unused, is_constant, replace_by_constant
 
 Mask = np.ndarray
@@ -33,17 +35,23 @@ ELEMENTWISE = frozenset({
 RESHAPING = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 
 
-def prepare(model: Model, dims: Mapping[str, int] | None = None) -> tuple[Model, Trace]:
-    """A copy of ``model`` with its static shape arithmetic folded, and the trace of both.
+def prepare(
+    model: Model, dims: Mapping[str, int] | None = None, *, in_place: bool = False
+) -> tuple[Model, Trace]:
+    """A copy of ``model`` for analysis, and the trace of both.
+
+    Static shape arithmetic is folded, and chains that only permute an axis are one Gather each.
 
     Args:
         model: in canonical form; unchanged.
         dims: nominal sizes for symbolic dims.
+        in_place: change ``model`` itself: nobody else has it.
     """
-    copy = model.clone()
+    copy = model if in_place else model.clone()
     found = trace(copy, dims)
     fold_static_shapes(copy, found)
-    return copy, found
+    inline_known_branches(copy.ir.graph)
+    return copy, gather_permutations(copy.ir, found)
 
 
 def fold_static_shapes(model: Model, trace: Trace) -> None:

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from math import prod
 
+import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx_ir.traversal import RecursiveGraphIterator
 
 from graphprune.runtime import named_proto
+from graphprune.shapes.shape_values import structural_nodes
 from graphprune.shapes.sizes import evaluate_dim
 from graphprune.storage.constants import is_constant
 
@@ -67,17 +71,37 @@ class Skeleton:
                 self._proto.input.append(info)
         self._proto.output.extend(onnx.ValueInfoProto(name=v.name) for v in graph.outputs)
         self._declared = len(self._proto.input)
-        self._known_ops = {
-            (schema.domain, schema.name) for schema in onnx.defs.get_all_schemas_with_history()
+
+    @cached_property
+    def structural(self) -> dict[ir.Node, None]:
+        """See `structural_nodes`."""
+        return structural_nodes(self._graph)
+
+    @cached_property
+    def constants(self) -> dict[str, np.ndarray]:
+        """What the small constants of the graph hold, by name."""
+        return {
+            name: value.const_value.numpy()
+            for name, value in self._graph.initializers.items()
+            if value.const_value is not None
+            and is_constant(value)
+            and value.const_value.size <= SMALL_ELEMENTS
         }
 
-    def infer(self, inputs: Mapping[str, Axes], *, sizes: Mapping[str, int] | None = None) -> Inferred:
+    def infer(
+        self,
+        inputs: Mapping[str, Axes],
+        *,
+        sizes: Mapping[str, int] | None = None,
+        by_name: bool = False,
+    ) -> Inferred:
         """Infer every shape from those of the inputs.
 
         Args:
             inputs: sizes (or symbolic names) of the axes of every input of known rank.
             sizes: of the symbolic dims; with these, what the exporter declared about the outputs of
                 ops that inference doesn't know is used as well.
+            by_name: use these declarations too, with the names of symbolic dims as they are.
         """
         proto = self._proto
         del proto.input[self._declared :]
@@ -87,15 +111,15 @@ class Skeleton:
                 continue
             info = _info(value.name, int(value.dtype), inputs.get(value.name or ""))
             proto.input.append(info)
-        if sizes is not None:
+        if sizes is not None or by_name:
             proto.value_info.extend(self._declarations(sizes))
         model = onnx.ModelProto(ir_version=self._ir_version, graph=proto, opset_import=self._opsets)
         result = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
         return _collect(result)
 
-    def _declarations(self, sizes: Mapping[str, int]) -> Iterable[onnx.ValueInfoProto]:
+    def _declarations(self, sizes: Mapping[str, int] | None) -> Iterable[onnx.ValueInfoProto]:
         for node in self._graph:
-            if (node.domain, node.op_type) in self._known_ops:
+            if (node.domain, node.op_type) in _known_ops():
                 continue
             for value in node.outputs:
                 if value.dtype is None or value.shape is None or not value.name:
@@ -103,11 +127,19 @@ class Skeleton:
                 axes: list[int | str] = []
                 for size in value.shape:
                     symbol = size if isinstance(size, int) else size.value
+                    if sizes is None:
+                        axes.append(symbol or "")
+                        continue
                     try:
                         axes.append(evaluate_dim(str(symbol), sizes))
                     except Exception:  # a dim that only the exporter knew
                         axes.append("")
                 yield _info(value.name, int(value.dtype), axes)
+
+
+@cache
+def _known_ops() -> frozenset[tuple[str, str]]:
+    return frozenset((s.domain, s.name) for s in onnx.defs.get_all_schemas_with_history())
 
 
 def _info(name: str | None, dtype: int, axes: Iterable[int | str] | None) -> onnx.ValueInfoProto:
@@ -146,10 +178,11 @@ def contradiction(graph: ir.Graph, known: Mapping[str, tuple[int, ...]]) -> str 
     """Why these sizes can't be run although inference accepts them; None if they can.
 
     Inference takes a Reshape's literal target on trust and doesn't compare a convolution's channels
-    with its weight's.
+    with its weight's, nor the samples of a rotary embedding with those of its tables.  Loops count as well;
+    a branch may be meant for other sizes, and not be taken.
     """
-    for node in graph:
-        if node.domain != "" or node.op_type not in {"Reshape", "Conv", "ConvTranspose"}:
+    for node in RecursiveGraphIterator(graph, recursive=lambda node: node.op_type != "If"):
+        if node.domain != "" or node.op_type not in {"Reshape", "Conv", "ConvTranspose", "RotaryEmbedding"}:
             continue
         names = [value.name or "" for value in (node.inputs[0], node.inputs[1]) if value is not None]
         shapes = [known.get(name) for name in names]
@@ -163,6 +196,10 @@ def contradiction(graph: ir.Graph, known: Mapping[str, tuple[int, ...]]) -> str 
             continue
         weight = shapes[1]
         if weight is None or len(source) < 2:
+            continue
+        if node.op_type == "RotaryEmbedding":  # tables of three axes are per sample
+            if len(weight) == 3 and weight[0] != source[0]:
+                return f"RotaryEmbedding '{node.name}' has angles for {weight[0]} samples, not {source[0]}"
             continue
         group = node.attributes.get_int("group", 1)
         channels = weight[0] if node.op_type == "ConvTranspose" else weight[1] * group

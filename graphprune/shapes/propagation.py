@@ -14,9 +14,10 @@ import onnx
 import onnx_ir as ir
 
 from graphprune.runtime import Fragment, evaluate, infer_by_session
-from graphprune.shapes.inference import SMALL_ELEMENTS, Inferred
+from graphprune.shapes.bodies import infer_bodies
+from graphprune.shapes.inference import SMALL_ELEMENTS, Inferred, Skeleton
 from graphprune.shapes.shape_ops import compute
-from graphprune.shapes.shape_values import structural_nodes
+from graphprune.shapes.shape_values import subgraphs
 from graphprune.storage.constants import is_constant
 
 # A runtime session is opened for arithmetic on so few numbers only: more are a mask or a table.
@@ -34,14 +35,15 @@ class Propagation:
         structural: nodes that compute from sizes and constants alone.
     """
 
-    def __init__(self, model: ir.Model, found: Inferred) -> None:
+    def __init__(self, model: ir.Model, skeleton: Skeleton, found: Inferred) -> None:
         self.shapes = {n: shape for n in found.axes if (shape := found.shape(n)) is not None}
         self.types = dict(found.types)
         self.values: dict[str, np.ndarray] = {}
         self.others = found.others
         self._model = model
         self._opsets = [onnx.helper.make_opsetid(d, v) for d, v in model.opset_imports.items()]
-        self.structural = structural_nodes(model.graph)
+        self.structural = skeleton.structural
+        self._constants = skeleton.constants
         self._ir_version = model.ir_version or 8
 
     def run(self) -> None:
@@ -50,17 +52,26 @@ class Propagation:
         Raises:
             EvaluationError: shape arithmetic fails under these sizes.
         """
-        for node in self._model.graph:
+        self.walk(self._model.graph)
+
+    def walk(self, graph: ir.Graph) -> None:
+        """The same for the nodes of the graph, or of a body whose inputs are known.
+
+        Raises:
+            EvaluationError: shape arithmetic fails under these sizes.
+        """
+        for node in graph:
             if node in self.structural:
                 self._compute(node)
-            if not self._is_done(node):
+            if subgraphs(node):
+                infer_bodies(self, node, self._model.opset_imports[""])
+            elif not self._is_done(node):
                 self._infer(node)
 
     def array(self, value: ir.Value) -> np.ndarray | None:
         """What ``value`` is known to hold, if that is small."""
         if is_constant(value):
-            tensor = value.const_value
-            return tensor.numpy() if tensor is not None and tensor.size <= SMALL_ELEMENTS else None
+            return self._constants.get(value.name or "")
         return self.values.get(value.name or "")
 
     def _is_done(self, node: ir.Node) -> bool:
@@ -123,12 +134,11 @@ class Propagation:
         kinds = {v.name or "": (self.types[v.name or ""], self.shapes[v.name or ""]) for v in inputs}
         arrays = {value.name or "": self.array(value) for value in inputs}
         values = {name: array for name, array in arrays.items() if array is not None}
-        if node.domain != "":
+        # onnxruntime has operators of its own, one of them in the default domain.
+        if node.domain != "" or not onnx.defs.has(node.op_type, self._model.opset_imports[""], ""):
             opsets = self._model.opset_imports
             for name, (dtype, shape) in infer_by_session(node, kinds, values, opsets).items():
                 self.types[name], self.shapes[name] = dtype, shape
-            return
-        if not onnx.defs.has(node.op_type, self._model.opset_imports[""], ""):
             return
         schema = onnx.defs.get_schema(node.op_type, self._model.opset_imports[""], "")
         types = {name: _type(*kind) for name, kind in kinds.items()}

@@ -22,14 +22,18 @@ from graphprune.storage.constants import is_constant
 
 # Appended to a value's name for the name of its Shape; no exporter ends a name like this.
 SHAPE_SUFFIX = "::shape"
+#: Different integers that are fed, below the size of any vocabulary.
+_TOKENS = 32
 
 
-def run_rest(model: ir.Model, known: Propagation) -> None:
+def run_rest(model: ir.Model, known: Propagation, *, in_earnest: bool = False) -> None:
     """Add to ``known`` the shapes that are left, and the values that ops read as shapes.
 
     Args:
         model: in canonical form.
         known: after its run.
+        in_earnest: with the real weights and varied inputs.  Zeros send all tokens the same way, and a
+            model may need that somebody goes each way.
 
     Raises:
         EvaluationError: the model can't be run with these sizes.
@@ -51,7 +55,7 @@ def run_rest(model: ir.Model, known: Propagation) -> None:
             if name in read_as_shape and prod(known.shapes.get(name, ())) <= SMALL_ELEMENTS:
                 values.append(name)
     outputs = [name + SHAPE_SUFFIX for name in shapeless] + values
-    results = evaluate(_cut(model, known, [*shapeless, *values]), outputs, refuse=True)
+    results = evaluate(_cut(model, known, [*shapeless, *values], in_earnest=in_earnest), outputs, refuse=True)
     if len(results) < len(outputs):
         missing = next(name for name in outputs if name not in results)
         msg = f"'{missing}' can't be computed"
@@ -75,7 +79,7 @@ def _untraceable(graph: ir.Graph, known: Propagation) -> set[ir.Node]:
     return dark
 
 
-def _cut(model: ir.Model, known: Propagation, targets: Collection[str]) -> Fragment:
+def _cut(model: ir.Model, known: Propagation, targets: Collection[str], *, in_earnest: bool) -> Fragment:
     """The nodes that ``targets`` need, with stand-ins for what is not needed in earnest."""
     graph = model.graph
     tensors: dict[str, ir.TensorProtocol] = {}
@@ -87,7 +91,9 @@ def _cut(model: ir.Model, known: Propagation, targets: Collection[str]) -> Fragm
         producer = value.producer()
         # What is computed from sizes and constants alone may become a constant: no zeros there.
         is_exact = is_exact or producer in known.structural
-        tensor = _stand_in(value, known, is_exact)
+        tensor = _stand_in(value, known, is_exact or in_earnest)
+        if tensor is not None and in_earnest and producer is None and not is_constant(value):
+            tensor = _varied(tensor)
         if tensor is not None:
             if is_exact or value.name not in tensors:
                 tensors[value.name or ""] = tensor
@@ -122,6 +128,14 @@ def _stand_in(value: ir.Value, known: Propagation, is_exact: bool) -> ir.TensorP
     if is_exact or prod(shape) <= SMALL_ELEMENTS or not dtype.is_floating_point():
         return None
     return ir.tensor(np.zeros(shape, dtype.numpy()), dtype=dtype, name=name)
+
+
+def _varied(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    """Different small numbers in place of equal ones."""
+    array = tensor.numpy()
+    if array.dtype.kind not in "iu" or not array.size or array.any():
+        return tensor
+    return ir.tensor(np.random.default_rng(0).integers(0, _TOKENS, array.shape).astype(array.dtype))
 
 
 def _input(name: str, shape: tuple[int, ...], dtype: ir.DataType) -> np.ndarray:

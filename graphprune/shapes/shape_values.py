@@ -47,6 +47,16 @@ RANDOM = frozenset({
     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
 })  # fmt: skip
 
+# Their results are sequences or optionals: no array holds them.
+NO_TENSOR = frozenset({
+    "Optional", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SplitToSequence",
+})  # fmt: skip
+
+# Small quantized weights and biases are as constant as sizes are, and have to stay what they are.
+QUANTIZED = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"})
+
+_NOT_STRUCTURAL = RANDOM | NO_TENSOR | QUANTIZED
+
 
 def shape_inputs(graph: ir.Graph) -> set[str]:
     """Names of the values that some op of the main graph reads as a shape, offset or count."""
@@ -64,24 +74,31 @@ def shape_inputs(graph: ir.Graph) -> set[str]:
 def structural_nodes(graph: ir.Graph) -> dict[ir.Node, None]:
     """Nodes whose results depend on sizes and constants alone, not on what the tensors hold.
 
-    They start at Shape and Size, or are computed from nothing but constants.
+    They start at Shape and Size, or are computed from nothing but constants.  Those inside bodies are
+    among them: the trace knows the shape of a body's value only when every run of the body agrees.
     """
     found: dict[ir.Node, None] = {}
+    _find_structural(graph, found)
+    return found
+
+
+def _find_structural(graph: ir.Graph, found: dict[ir.Node, None]) -> None:
     for node in graph:
-        if node.domain != "" or node.op_type in RANDOM or subgraphs(node):
+        bodies = subgraphs(node)
+        for body in bodies:
+            _find_structural(body, found)
+        if bodies or node.domain != "" or node.op_type in _NOT_STRUCTURAL:
             continue
-        inputs = [value for value in node.inputs if value is not None]
         if node.op_type in {"Shape", "Size"} or all(
-            is_constant(value) or value.producer() in found for value in inputs
+            value is None or value.producer() in found or is_constant(value) for value in node.inputs
         ):
             found[node] = None
-    return found
 
 
 def subgraphs(node: ir.Node) -> list[ir.Graph]:
     """Bodies that a control flow node holds."""
     found: list[ir.Graph] = []
-    for attribute in node.attributes.values():
+    for attribute in node.attributes.data.values():  # the plain dict: this is asked of every node, often
         if attribute.type == ir.AttributeType.GRAPH:
             found.append(attribute.as_graph())
         elif attribute.type == ir.AttributeType.GRAPHS:

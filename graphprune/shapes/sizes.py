@@ -12,7 +12,7 @@ import ast
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import combinations, islice
 from typing import Literal
 
 import onnx_ir as ir
@@ -23,6 +23,8 @@ from graphprune.storage.constants import is_constant
 Role = Literal["batch", "length", "side"]
 # Sides go through five halvings in the usual image network.
 SIDE_UNIT = 32
+# So many dims are tried as sums of each other.
+_MOST_IN_SUMS = 4
 UNITS: Mapping[Role, int] = {"batch": 1, "length": 1, "side": SIDE_UNIT}
 
 _BATCH = re.compile(r"batch|^(n|b|bs|bsz)$", re.IGNORECASE)
@@ -93,7 +95,10 @@ class Interface:
         """Sizes to run the model with, likeliest first."""
         for length, side in ((128, 224), (128, 256), (16, 384), (16, 96), (8, 32), (1, 1)):
             usual = {"batch": 1, "length": length, "side": side}
-            yield {dim.name: overrides.get(dim.name, usual[dim.role]) for dim in self.dims}
+            sizes = {dim.name: overrides.get(dim.name, usual[dim.role]) for dim in self.dims}
+            yield sizes
+            if length == 128 and side == 224:
+                yield from self._sums(sizes, overrides)
 
     def analysis(self, overrides: Mapping[str, int], nominal: Mapping[str, int]) -> Iterator[dict[str, int]]:
         """Sizes to analyse the model with, the most telling first.
@@ -108,13 +113,14 @@ class Interface:
                 name: size * scale[index % len(scale)]
                 for index, (name, size) in enumerate(sorted(overrides.items()))
             }
-            candidates = [sizes | forced for sizes in self._distinct()]
+            candidates = [sizes | forced for sizes in self._distinct(nominal)]
             # A stable sort: those that leave nothing as it is in the other run come first.
             yield from sorted(candidates, key=lambda sizes: len(sizes.items() & nominal.items()))
 
-    def _distinct(self) -> Iterator[dict[str, int]]:
+    def _distinct(self, nominal: Mapping[str, int]) -> Iterator[dict[str, int]]:
         """Distinct sizes, then ever fewer of them."""
-        primes = list(islice(_primes(self._taken), len(self.dims) + 1))
+        taken = self._taken | {size for size in nominal.values() if size > 1}
+        primes = list(islice(_primes(taken), len(self.dims) + 1))
         own, spare = dict(zip(self.dims, primes, strict=False)), primes[-1]
         for batch in (None, 1):
             for length in (None, spare, 32, 7):
@@ -122,7 +128,19 @@ class Interface:
                     fixed = {"batch": batch, "length": length, "side": side}
                     if any(fixed[role] for role in set(fixed) - {dim.role for dim in self.dims}):
                         continue
-                    yield {dim.name: fixed[dim.role] or prime * UNITS[dim.role] for dim, prime in own.items()}
+                    sizes = {
+                        dim.name: fixed[dim.role] or prime * UNITS[dim.role] for dim, prime in own.items()
+                    }
+                    yield sizes
+                    if not any(fixed.values()):
+                        yield from self._sums(sizes, ())
+
+    def _sums(self, sizes: Mapping[str, int], given: Collection[str]) -> Iterator[dict[str, int]]:
+        """One dim as long as two others together: what a file calls ``total`` may be past and new tokens."""
+        names = [dim.name for dim in self.dims if dim.role != "batch"]
+        for total in [name for name in names[:_MOST_IN_SUMS] if name not in given]:
+            for a, b in combinations([name for name in names[:_MOST_IN_SUMS] if name != total], 2):
+                yield {**sizes, total: sizes[a] + sizes[b]}
 
 
 def evaluate_dim(text: str, sizes: Mapping[str, int]) -> int:

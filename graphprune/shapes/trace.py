@@ -16,12 +16,14 @@ import onnx_ir as ir
 from graphprune.errors import ModelError
 from graphprune.model import Model
 from graphprune.runtime import EvaluationError
-from graphprune.shapes.inference import SMALL_ELEMENTS, Skeleton, contradiction
+from graphprune.shapes.inference import Skeleton, contradiction
 from graphprune.shapes.propagation import Propagation
 from graphprune.shapes.shape_run import run_rest
 from graphprune.shapes.sizes import Interface
 from graphprune.shapes.unsettled import Run, unsettled
-from graphprune.storage.constants import is_constant
+
+#: How many sizes are tried with the real weights, once all have failed with zeros.
+_EARNEST_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,14 @@ class Trace:
         return len(shape) != len(nominal) or shape[axis] != nominal[axis] or (name, axis) in self.symbolic
 
 
-def trace(model: Model, dims: Mapping[str, int] | None = None) -> Trace:
+def trace(model: Model, dims: Mapping[str, int] | None = None, *, only_nominal: bool = False) -> Trace:
     """Find the shape of every value of ``model``, and the values of its shape arithmetic.
 
     Args:
         model: in canonical form.
         dims: nominal sizes for symbolic dims, by name (an unnamed one is ``input:axis``).
+        only_nominal: leave out the run under the analysis sizes if the nominal one succeeds; every axis
+            then looks fixed.
 
     Raises:
         UsageError: ``dims`` names a dim that the model doesn't have.
@@ -82,6 +86,16 @@ def trace(model: Model, dims: Mapping[str, int] | None = None) -> Trace:
     interface.check(overrides)
     skeleton = Skeleton(model.ir)
     nominal = _first_run(model.ir, skeleton, interface, interface.nominal(overrides))
+    if only_nominal and nominal is not None:
+        return Trace(
+            shapes=nominal.shapes,
+            nominal=nominal.shapes,
+            values=nominal.values,
+            dims=nominal.sizes,
+            nominal_dims=nominal.sizes,
+            traced=True,
+            symbolic=frozenset(),
+        )
     analysis = None
     if interface.dims or nominal is None:
         usual = nominal.sizes if nominal is not None else {}
@@ -96,7 +110,7 @@ def trace(model: Model, dims: Mapping[str, int] | None = None) -> Trace:
     differ = not analysis.sizes.items() & nominal.sizes.items()
     doubtful = analysis.shapes
     if differ:
-        names = unsettled(model.ir.graph, analysis, nominal)
+        names = unsettled(model.ir.graph, skeleton.structural, analysis, nominal)
         doubtful = {name: shape for name, shape in analysis.shapes.items() if name in names}
     symbolic = _symbolic_axes(skeleton, interface, doubtful)
     return Trace(
@@ -114,22 +128,40 @@ def _first_run(
     model: ir.Model, skeleton: Skeleton, interface: Interface, candidates: Iterator[dict[str, int]]
 ) -> Run | None:
     """The run under the first of ``candidates`` that contradicts nothing."""
+    tried = []
     for sizes in candidates:
-        try:
-            shapes = interface.shapes(sizes)
-        except (ModelError, ZeroDivisionError):  # a dim that is no arithmetic on the others
-            continue
-        if any(size < 0 for shape in shapes.values() for size in shape):
-            continue
-        known = Propagation(model, skeleton.infer(shapes, sizes=sizes))
-        try:
-            known.run()
-            run_rest(model, known)
-        except EvaluationError:
-            continue
-        if contradiction(model.graph, known.shapes) is None:
-            return _complete(model, known, sizes)
-    return None
+        tried.append(sizes)
+        run = _try(model, skeleton, interface, sizes)
+        if run is not None:
+            return run
+    runs = (_try(model, skeleton, interface, sizes, in_earnest=True) for sizes in tried[:_EARNEST_TRIES])
+    return next((run for run in runs if run is not None), None)
+
+
+def _try(
+    model: ir.Model,
+    skeleton: Skeleton,
+    interface: Interface,
+    sizes: dict[str, int],
+    *,
+    in_earnest: bool = False,
+) -> Run | None:
+    """The run with these sizes; None if it contradicts itself."""
+    try:
+        shapes = interface.shapes(sizes)
+    except (ModelError, ZeroDivisionError):  # a dim that is no arithmetic on the others
+        return None
+    if any(size < 0 for shape in shapes.values() for size in shape):
+        return None
+    known = Propagation(model, skeleton, skeleton.infer(shapes, sizes=sizes))
+    try:
+        known.run()
+        run_rest(model, known, in_earnest=in_earnest)
+    except EvaluationError:
+        return None
+    if contradiction(model.graph, known.shapes) is not None:
+        return None
+    return _complete(skeleton, known, sizes)
 
 
 def _static_run(model: ir.Model, skeleton: Skeleton, interface: Interface, sizes: dict[str, int]) -> Run:
@@ -138,26 +170,22 @@ def _static_run(model: ir.Model, skeleton: Skeleton, interface: Interface, sizes
         shapes = interface.shapes(sizes)
     except (ModelError, ZeroDivisionError):
         shapes = {}
-    return _complete(model, Propagation(model, skeleton.infer(shapes, sizes=sizes)), sizes)
+    known = Propagation(model, skeleton, skeleton.infer(shapes, sizes=sizes))
+    return _complete(skeleton, known, sizes)
 
 
-def _complete(model: ir.Model, known: Propagation, sizes: Mapping[str, int]) -> Run:
+def _complete(skeleton: Skeleton, known: Propagation, sizes: Mapping[str, int]) -> Run:
     """Add the constants to the values."""
-    constants = {
-        value.name or "": value.const_value.numpy()
-        for value in model.graph.initializers.values()
-        if is_constant(value) and value.const_value is not None and _is_small(value.const_value)
-    }
+    constants = {name: array for name, array in skeleton.constants.items() if _is_telling(array)}
     return Run(sizes, known.shapes, constants | known.values)
 
 
-def _is_small(tensor: ir.TensorProtocol) -> bool:
-    """Whether a constant is one that can be a shape, a padding, an axis, a scale or a count."""
-    return (
-        tensor.size <= SMALL_ELEMENTS
-        and tensor.dtype != ir.DataType.STRING
-        and (not tensor.dtype.is_floating_point() or tensor.size <= 1)
-    )
+def _is_telling(array: np.ndarray) -> bool:
+    """Whether a small constant is one that can be a shape, a padding, an axis, a scale or a count."""
+    kind = array.dtype.kind
+    if kind in "biu" or kind in "OSU":
+        return kind in "biu"
+    return array.size <= 1 or not ir.DataType.from_numpy(array.dtype).is_floating_point()
 
 
 def _symbolic_axes(
@@ -168,6 +196,8 @@ def _symbolic_axes(
     Of the ``doubtful`` values also those axes whose size it can't tell.
     """
     names = {axis for axes in interface.symbols().values() for axis in axes if isinstance(axis, str)}
+    if not names and not doubtful:
+        return frozenset()
     found = skeleton.infer(interface.symbols())
     named = {
         (name, axis) for name, axes in found.axes.items() for axis, size in enumerate(axes) if size in names

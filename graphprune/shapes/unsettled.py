@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from graphprune.shapes.shape_values import SHAPE_INPUTS, structural_nodes
+from graphprune.shapes.bodies import trip_count
+from graphprune.shapes.shape_values import SHAPE_INPUTS, subgraphs
 from graphprune.storage.constants import is_constant
 
 
@@ -28,7 +29,7 @@ class Run:
 
 #: Their output sizes depend on what the inputs hold.
 _DATA_DEPENDENT = frozenset({
-    "Compress", "If", "Loop", "NonMaxSuppression", "NonZero", "Scan", "StringSplit", "Unique",
+    "Compress", "NonMaxSuppression", "NonZero", "StringSplit", "Unique",
 })  # fmt: skip
 
 #: An axis keeps its place, and its size may come from elsewhere than the input.
@@ -40,19 +41,86 @@ _CLAMPING = frozenset({
 _CLAMPING_NUMBERS = frozenset({"Clip", "Max", "Min", "Mod"})
 
 
-def unsettled(graph: ir.Graph, first: Run, second: Run) -> set[str]:
+def unsettled(graph: ir.Graph, structural: Mapping[ir.Node, None], first: Run, second: Run) -> set[str]:
     """Names of values whose sizes, though equal in both runs, may depend on data or on a symbolic dim."""
-    structural = structural_nodes(graph)
-    found: set[ir.Value] = set()
-    for node in graph:
-        if (
-            node.op_type in _DATA_DEPENDENT
-            or any(value in found for value in node.inputs)
-            or any(not is_constant(v) and v.producer() not in structural for v in _shape_inputs(node))
-            or _clamps(node, first, second)
-        ):
-            found.update(node.outputs)
-    return {value.name for value in found if value.name}
+    search = _Search(structural, first, second)
+    search.visit(graph)
+    return {value.name for value in search.found if value.name}
+
+
+class _Search:
+    def __init__(self, structural: Mapping[ir.Node, None], first: Run, second: Run) -> None:
+        self._structural, self._first, self._second = structural, first, second
+        self.found: set[ir.Value] = set()
+
+    def visit(self, graph: ir.Graph) -> None:
+        for node in graph:
+            if subgraphs(node):
+                self._visit_bodies(node)
+            elif (
+                node.op_type in _DATA_DEPENDENT
+                or any(value in self.found for value in node.inputs)
+                or any(self._is_data(value) for value in _shape_inputs(node))
+                or _clamps(node, self._first, self._second)
+            ):
+                self.found.update(node.outputs)
+
+    def _is_data(self, value: ir.Value) -> bool:
+        return not is_constant(value) and value.producer() not in self._structural
+
+    def _visit_bodies(self, node: ir.Node) -> None:
+        bodies = subgraphs(node)
+        if node.op_type == "If" and node.domain == "":
+            for body in bodies:
+                self.visit(body)
+            for value, *results in zip(node.outputs, *(body.outputs for body in bodies), strict=False):
+                if any(result in self.found or not self._agree(value, result) for result in results):
+                    self.found.add(value)
+        elif node.op_type in ("Loop", "Scan") and node.domain == "":
+            self._visit_loop(node, bodies[0])
+        else:
+            for body in bodies:
+                self.found.update(body.inputs)
+                self.visit(body)
+            self.found.update(node.outputs)
+
+    def _visit_loop(self, node: ir.Node, body: ir.Graph) -> None:
+        is_loop = node.op_type == "Loop"
+        sources, inner = (node.inputs[2:], body.inputs[2:]) if is_loop else (node.inputs, body.inputs)
+        results = body.outputs[1:] if is_loop else body.outputs
+        scanned = 0 if is_loop else node.attributes["num_scan_inputs"].as_int()
+        carried = inner[: len(inner) - scanned]
+        for source, value in zip(sources, inner, strict=False):
+            if source in self.found or not self._is_known(value):
+                self.found.add(value)
+        while True:  # what the body makes of a carried value goes in again
+            self.visit(body)
+            pairs = zip(carried, results, strict=False)
+            again = [v for v, r in pairs if r in self.found and v not in self.found]
+            if not again:
+                break
+            self.found.update(again)
+        for value, state in zip(node.outputs, carried, strict=False):
+            if state in self.found or not self._agree(value, state):
+                self.found.add(value)
+        stacked = zip(node.outputs[len(carried) :], results[len(carried) :], strict=False)
+        is_open = is_loop and trip_count(node, self._array) is None
+        self.found.update(value for value, result in stacked if is_open or result in self.found)
+
+    def _array(self, value: ir.Value) -> np.ndarray | None:
+        """What a value holds in both runs."""
+        array = self._first.values.get(value.name or "")
+        return array if _differ(value, self._first, self._second) is False else None
+
+    def _is_known(self, value: ir.Value) -> bool:
+        return all((value.name or "") in run.shapes for run in (self._first, self._second))
+
+    def _agree(self, value: ir.Value, inner: ir.Value) -> bool:
+        """Have both the same shape in each run?"""
+        if not (self._is_known(value) and self._is_known(inner)):
+            return False
+        runs = (self._first, self._second)
+        return all(run.shapes[value.name or ""] == run.shapes[inner.name or ""] for run in runs)
 
 
 def _shape_inputs(node: ir.Node) -> list[ir.Value]:

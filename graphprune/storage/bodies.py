@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from graphprune.names import share_names
+from graphprune.shapes.bodies import SCAN_WITHOUT_BATCH
 from graphprune.storage.constants import replace_by_constant
 
 
@@ -37,8 +38,11 @@ def normalise_bodies(model: ir.Model) -> None:
     inner = [graph for graph in root.subgraphs() if graph is not root]
     for graph in inner:
         _move_constants(root, graph)
+    opset = int(model.opset_imports[""])
     for node in root.all_nodes():
-        if node.op_type in ("Loop", "Scan") and node.domain == "":
+        # An older Scan has a batch axis, which its body does not see, and lengths as its first input.
+        is_read = node.op_type == "Loop" or (node.op_type == "Scan" and opset >= SCAN_WITHOUT_BATCH)
+        if is_read and node.domain == "":
             _read_from_outside(node)
     share_names(root)
 

@@ -1,8 +1,9 @@
 """Bring a graph into the one form that everything after it expects.
 
 In canonical form there are no local functions, no Constant nodes, no Identity nodes (but those that
-name a graph output), the nodes are in topological order, and what can be computed from constants
-alone is an initializer under the name it had. Names, metadata, and the model's interface stay.
+name a graph output), the nodes are in topological order, what can be computed from constants alone is
+an initializer under the name it had, and recurrent layers that start from zeros have no initial state.
+Names, metadata, and the model's interface stay.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from onnx_ir.passes import common
 
 from graphprune.errors import ModelError
 from graphprune.shapes.inference import Skeleton
-from graphprune.shapes.shape_values import reads
+from graphprune.shapes.shape_values import reads, subgraphs
+from graphprune.storage.bodies import normalise_bodies
+from graphprune.storage.branches import inline_known_branches
 from graphprune.storage.constants import replace_by_constant
 from graphprune.storage.fold_constants import fold_constants
+from graphprune.storage.zero_states import drop_zero_states
 
 # Since this IR version an initializer need not be listed as an input, and one that is can be
 # replaced by the caller.
@@ -45,9 +49,15 @@ def canonicalise(model: ir.Model) -> ir.Model:
     _sort(model)
     _lift_tensors(model.graph)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    _drop_identities(model.graph)
+    normalise_bodies(model)
+    for graph in model.graphs():
+        _drop_identities(graph)
     _settle_casts(model)
     fold_constants(model)
+    if inline_known_branches(model.graph):
+        _lift_tensors(model.graph)
+        fold_constants(model)
+    drop_zero_states(model.graph)
     return model
 
 
@@ -62,7 +72,7 @@ def _inline(model: ir.Model) -> None:
 
 
 def _sort(model: ir.Model) -> None:
-    if _is_sorted(model.graph):
+    if _is_sorted(model.graph, set()):
         return
     try:
         common.TopologicalSortPass()(model)
@@ -72,14 +82,15 @@ def _sort(model: ir.Model) -> None:
         raise ModelError(msg, because=because, hint="export the model again") from error
 
 
-def _is_sorted(graph: ir.Graph) -> bool:
-    """Whether every node stands behind those that it reads from."""
-    seen: set[ir.Node] = set()
+def _is_sorted(graph: ir.Graph, seen: set[ir.Node]) -> bool:
+    """Whether every node stands behind those that it reads from, in the bodies as well."""
     for node in graph:
         for value in reads(node):
             producer = value.producer()
             if producer is not None and producer not in seen:
                 return False
+        if not all(_is_sorted(body, seen) for body in subgraphs(node)):
+            return False
         seen.add(node)
     return True
 

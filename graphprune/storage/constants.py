@@ -8,6 +8,8 @@ import onnx_ir as ir
 
 # Marks an output that nobody reads any more, of a node whose other outputs are read.
 REPLACED_SUFFIX = "::replaced"
+# Key in a value's `meta`: the file reads this constant in places that were folded into other constants.
+READ_ELSEWHERE = "graphprune.read_elsewhere"
 
 
 def is_constant(value: ir.Value | None) -> bool:
@@ -37,14 +39,25 @@ def drop_unused(graph: ir.Graph, nodes: Iterable[ir.Node]) -> None:
     """Remove those of ``nodes`` that nobody reads, and the constants that only they read.
 
     Args:
-        graph: the graph that holds them.
+        graph: the graph that holds them, and the constants; some may stand in a body.
         nodes: in topological order.
     """
     for node in reversed(list(nodes)):
         if any(value.uses() or value.is_graph_output() for value in node.outputs):
             continue
         sources = [value for value in node.inputs if value is not None]
-        graph.remove(node, safe=True)
+        (node.graph or graph).remove(node, safe=True)
         for value in sources:
             if is_constant(value) and not value.uses() and not value.is_graph_output():
                 graph.initializers.pop(value.name or "", None)
+
+
+def is_matrix(value: ir.Value) -> bool:
+    """More than one axis longer than 1, and not one number repeated: a real weight."""
+    tensor = value.const_value
+    if tensor is None or sum(n > 1 for n in tensor.shape.numpy()) < 2:
+        return False
+    if len(value.uses()) < 2:
+        return True
+    array = tensor.numpy()
+    return bool((array != array.reshape(-1)[0]).any())

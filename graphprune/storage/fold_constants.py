@@ -15,7 +15,7 @@ from math import prod
 import onnx_ir as ir
 
 from graphprune.runtime import Fragment, evaluate, infer
-from graphprune.storage.constants import drop_unused, is_constant, replace_by_constant
+from graphprune.storage.constants import READ_ELSEWHERE, drop_unused, is_constant, replace_by_constant
 
 # A result may be this much larger than the constants that nobody needs once it is folded.  So a
 # weight that is also used elsewhere stays tied to its transposed copy, and a relative-position table
@@ -59,6 +59,8 @@ def fold_constants(model: ir.Model) -> None:
         tensor = ir.tensor(array, name=name)
         if name not in types or types[name][0] == tensor.dtype:
             replace_by_constant(graph, frontier[name], tensor)
+    for value in {v for node in nodes for v in node.inputs if v is not None and is_constant(v)}:
+        value.meta[READ_ELSEWHERE] = True
     drop_unused(graph, nodes)
 
 

@@ -7,7 +7,7 @@ would lose or guess is looked for here, before anything is built on it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +16,7 @@ import onnx_ir as ir
 from onnx_ir import external_data
 
 from graphprune.errors import ModelError
+from graphprune.storage.embedded import Weights, attach, load_split
 
 
 def read_file(path: Path) -> ir.Model:
@@ -31,18 +32,31 @@ def read_file(path: Path) -> ir.Model:
     if path.is_dir():
         msg = f"'{path}' is a folder, not an ONNX file"
         raise ModelError(msg, hint="give the .onnx file inside it")
+    weights: Weights = {}
     try:
-        proto = onnx.load(path, load_external_data=False)
+        split = load_split(path)
+        if split is not None:
+            proto, weights = split
+        else:
+            proto = onnx.load(path, load_external_data=False)
     except OSError as error:
         msg = f"model file '{path}' cannot be read"
         raise ModelError(msg, because=str(error), hint="check its permissions") from error
     except Exception as error:  # binary, text and JSON parsers have no common base class
         raise _unreadable(path, error) from error
-    return read_proto(proto, where=str(path), base_dir=path.parent)
+    return read_proto(proto, where=str(path), base_dir=path.parent, weights=weights)
 
 
-def read_proto(proto: onnx.ModelProto, *, where: str, base_dir: Path) -> ir.Model:
-    """Turn a checked ``proto`` into an onnx_ir model; external data are looked for in ``base_dir``.
+def read_proto(
+    proto: onnx.ModelProto, *, where: str, base_dir: Path, weights: Weights | None = None
+) -> ir.Model:
+    """Turn a checked ``proto`` into an onnx_ir model.
+
+    Args:
+        proto: the model.
+        where: it comes from, for messages.
+        base_dir: external data are looked for there.
+        weights: raw data of initializers that ``proto`` lacks, by name.
 
     Raises:
         ModelError: as `read_file`, for what concerns the graph.
@@ -54,6 +68,7 @@ def read_proto(proto: onnx.ModelProto, *, where: str, base_dir: Path) -> ir.Mode
     for graph in _graphs(proto.graph):
         _refuse_sparse(graph, where)
         _refuse_duplicates(graph, where)
+    _lift_constants(proto.graph)
     try:
         model = ir.serde.deserialize_model(proto)
     except Exception as error:  # onnx_ir has no error class of its own for what a proto may hold
@@ -62,10 +77,38 @@ def read_proto(proto: onnx.ModelProto, *, where: str, base_dir: Path) -> ir.Mode
             cause = cause.__cause__
         msg = "the graph cannot be read"
         raise ModelError(msg, where=where, because=str(cause).splitlines()[0]) from error
+    attach(model, weights or {})
     external_data.set_base_dir(model.graph, base_dir)
     _refuse_undefined(model.graph, where)
     check_tensors(model)
     return model
+
+
+def _lift_constants(graph: onnx.GraphProto) -> None:
+    """Turn Constant nodes that hold a tensor into initializers of the same name.
+
+    Some exporters write thousands of them; as messages they move much faster than as nodes of a graph.
+    """
+    outputs = {value.name for value in graph.output}
+    constants, others = [], []
+    for node in graph.node:
+        is_tensor = node.op_type == "Constant" and not node.domain and _is_tensor(node.attribute)
+        is_free = is_tensor and bool(node.output[0]) and node.output[0] not in outputs
+        (constants if is_free else others).append(node)
+    if not constants:
+        return
+    for node in constants:
+        tensor = graph.initializer.add()
+        tensor.CopyFrom(node.attribute[0].t)
+        tensor.name = node.output[0]
+    del graph.node[:]
+    graph.node.extend(others)
+
+
+def _is_tensor(attributes: Sequence[onnx.AttributeProto]) -> bool:
+    if len(attributes) != 1 or attributes[0].name != "value":
+        return False
+    return attributes[0].type == onnx.AttributeProto.TENSOR and not attributes[0].ref_attr_name
 
 
 def _unreadable(path: Path, error: Exception) -> ModelError:
@@ -183,15 +226,25 @@ def tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
         for value in graph.initializers.values():
             if value.const_value is not None:
                 yield value.const_value
-    owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
-    for owner in owners:
-        for node in ir.traversal.RecursiveGraphIterator(owner):
-            for attribute in node.attributes.values():
-                # The attribute's own accessors check a protocol, which takes longer than the rest.
-                if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
-                    yield attribute.value
-                elif attribute.type == ir.AttributeType.TENSORS and not attribute.is_ref():
-                    yield from attribute.value
+    for owner in (model.graph, *model.functions.values()):
+        yield from _in_attributes(owner)
+
+
+def _in_attributes(owner: ir.Graph | ir.Function) -> Iterator[ir.TensorProtocol]:
+    for node in owner:
+        # Every node of every model comes by here: the plain dict, and no accessors that check protocols.
+        for attribute in node.attributes.data.values():
+            if attribute.is_ref():
+                continue
+            if attribute.type == ir.AttributeType.TENSOR:
+                yield attribute.value
+            elif attribute.type == ir.AttributeType.TENSORS:
+                yield from attribute.value
+            elif attribute.type == ir.AttributeType.GRAPH:
+                yield from _in_attributes(attribute.value)
+            elif attribute.type == ir.AttributeType.GRAPHS:
+                for graph in attribute.value:
+                    yield from _in_attributes(graph)
 
 
 def check_tensors(model: ir.Model) -> None:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from graphprune.errors import ModelError
 from graphprune.storage.reading import tensors
+from graphprune.storage.streaming import Stream
 
 # protobuf refuses messages of 2 GiB and more; the nodes need some room as well.
 EMBED_LIMIT = 2**31 - 2**26
@@ -67,7 +68,11 @@ def write(model: ir.Model, path: Path, *, external: bool, protected: Collection[
     scratch: Path | None = None
     try:
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        ir.save(model, scratch / path.name, external_data=data.name if external else None)
+        if external:
+            ir.save(model, scratch / path.name, external_data=data.name)
+        else:
+            with (scratch / path.name).open("wb") as file:
+                file.writelines(Stream(model).chunks())
         if (scratch / data.name).exists():
             os.replace(scratch / data.name, data)  # noqa: PTH105 (the atomic one, by name)
         os.replace(scratch / path.name, path)  # noqa: PTH105

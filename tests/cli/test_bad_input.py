@@ -165,9 +165,9 @@ PLAN = {
 
 def with_nan(tmp_path: Path) -> Path:
     model = NETWORKS["cnn"]()
-    array = initializer(model, "fc.b").copy()
+    array = initializer(model, "b.w").copy()
     array[:] = np.nan
-    replace(model, "fc.b", array)
+    replace(model, "b.w", array)
     onnx.save(model, tmp_path / "nan.onnx")
     return tmp_path / "nan.onnx"
 
@@ -176,7 +176,7 @@ def test_nan_weights_cannot_be_ranked(cli, tmp_path: Path) -> None:  # type: ign
     path = with_nan(tmp_path)
     before = contents(tmp_path)
     error = cli("prune", path, tmp_path / "o.onnx", "--target", "macs=50%").error(1)
-    assert "the weights of 'fc.b' hold NaN" in error
+    assert "the weights of 'b.w' hold NaN" in error
     assert contents(tmp_path) == before
 
 

@@ -1,0 +1,127 @@
+"""A model as the bytes of an ONNX file, piece by piece: no more than one weight is in memory for it.
+
+The graph's initializers come last, each with its data at its end.  In a protobuf message fields may stand
+in any order.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import helper
+
+from graphprune.storage.wire import GRAPH_INITIALIZER, MODEL_GRAPH, TENSOR_RAW_DATA, head
+
+#: Smaller tensors are serialized with the graph.
+_SMALL_BYTES = 256
+
+
+def skeleton(model: ir.Model) -> onnx.ModelProto:
+    """``model`` with inputs in place of its large initializers."""
+    with _without_weights(model) as weights:
+        proto = ir.serde.serialize_model(model)
+    graph = proto.graph
+    small = [tensor for tensor in graph.initializer if tensor.name not in weights]
+    large = [tensor for tensor in graph.initializer if tensor.name in weights]
+    inputs = {value.name for value in graph.input}
+    graph.input.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in large
+        if tensor.name not in inputs
+    )
+    del graph.initializer[:]
+    graph.initializer.extend(small)
+    return proto
+
+
+class Stream:
+    """The bytes of a model.
+
+    External data count as part of the file.
+
+    Args:
+        model: unchanged; its large tensors are asked for their values one by one in :meth:`chunks`.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        with _without_weights(model) as weights:
+            proto = ir.serde.serialize_model(model)
+        self._weights = weights
+        self._tensors = [(t.name, t.SerializeToString()) for t in proto.graph.initializer]
+        del proto.graph.initializer[:]
+        self._graph = proto.graph.SerializeToString()
+        proto.ClearField("graph")
+        self._model = proto.SerializeToString()
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        graph = self._graph_size()
+        return len(self._model) + len(head(MODEL_GRAPH, graph)) + graph
+
+    def _graph_size(self) -> int:
+        sizes = [self._tensor_size(name, rest) for name, rest in self._tensors]
+        return len(self._graph) + sum(len(head(GRAPH_INITIALIZER, size)) + size for size in sizes)
+
+    def _tensor_size(self, name: str, rest: bytes) -> int:
+        if name not in self._weights:
+            return len(rest)
+        size = self._weights[name].nbytes
+        return len(rest) + len(head(TENSOR_RAW_DATA, size)) + size
+
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        """The bytes, in order."""
+        yield self._model + head(MODEL_GRAPH, self._graph_size()) + self._graph
+        for name, rest in self._tensors:
+            yield head(GRAPH_INITIALIZER, self._tensor_size(name, rest)) + rest
+            if name in self._weights:
+                data = _data(self._weights[name])
+                yield head(TENSOR_RAW_DATA, len(data))
+                yield data
+
+
+@contextmanager
+def _without_weights(model: ir.Model) -> Iterator[dict[str, ir.TensorProtocol]]:
+    """Inside this block large initializers have no data; gives what they had, by name."""
+    real: dict[ir.Value, ir.TensorProtocol] = {}
+    try:
+        for value in model.graph.initializers.values():
+            tensor = value.const_value
+            if tensor is not None and _is_large(tensor):
+                real[value] = tensor
+                value.const_value = _hollow(tensor, value.name or "")
+        yield {value.name or "": tensor for value, tensor in real.items()}
+    finally:
+        for value, tensor in real.items():
+            value.const_value = tensor
+
+
+def _is_large(tensor: ir.TensorProtocol) -> bool:
+    if isinstance(tensor, (ir.serde.TensorProtoTensor, ir.StringTensor)):
+        return False  # kept as it was written
+    return isinstance(tensor, ir.ExternalTensor) or tensor.nbytes > _SMALL_BYTES
+
+
+def _hollow(tensor: ir.TensorProtocol, name: str) -> ir.serde.TensorProtoTensor:
+    dims = tensor.shape.numpy()
+    proto = onnx.TensorProto(
+        name=name, dims=dims, data_type=int(tensor.dtype), doc_string=tensor.doc_string or None
+    )
+    for key, text in sorted(tensor.metadata_props.items()):
+        proto.metadata_props.add(key=key, value=text)
+    return ir.serde.TensorProtoTensor(proto)
+
+
+def _data(tensor: ir.TensorProtocol) -> bytes | memoryview:
+    """The values as they are stored: little-endian, packed."""
+    if tensor.dtype.bitwidth < 8:
+        return tensor.tobytes()
+    array = tensor.numpy()
+    if sys.byteorder != "little" or array.dtype.byteorder == ">":
+        return tensor.tobytes()
+    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
