@@ -14,11 +14,10 @@ from heapq import heappop, heappush
 
 import onnx_ir as ir
 
-from graphprune.quantization import QUANTIZED, RESULTS
 from graphprune.lives import ZERO_IF_ANY, ZERO_IF_FIRST
+from graphprune.quantization import QUANTIZED, RESULTS
 from graphprune.shapes.trace import Trace
 from graphprune.storage.constants import is_constant
-
 
 #: A scale and a shift of weights behind whatever is computed.
 _SCALED = {

@@ -119,13 +119,13 @@ class CostModel:
         self._owners = [node for node, terms in self.nodes.items() for _ in terms]
         every = [*products, *(use for t in tensors for use in t.uses)]
         self._counts = AxisCounts(self._algebra, [factor.axis for use in every for factor in use])
-        uses = [use for tensor in tensors for use in self._merged(tensor)]
-        self._readers = [use.readers for use in uses]
+        merged = [use for tensor in tensors for use in self._merged(tensor)]
+        self._readers = [use.readers for use in merged]
         self._node_terms = _Terms(self._counts, products)
-        self._use_terms = _Terms(self._counts, [use.factors for use in uses])
-        self._item_bytes = np.array([use.tensor.item_bytes for use in uses])
-        self._is_weight = np.array([use.tensor.is_weight for use in uses], bool)
-        self._shared = _shared(uses)
+        self._use_terms = _Terms(self._counts, [use.factors for use in merged])
+        self._item_bytes = np.array([use.tensor.item_bytes for use in merged])
+        self._is_weight = np.array([use.tensor.is_weight for use in merged], bool)
+        self._shared = _shared(merged)
         self._dead: dict[int, tuple[Collection[ir.Node], Mask, Mask]] = {}
 
     def _merged(self, tensor: _Tensor) -> list[_Use]:

@@ -52,7 +52,7 @@ def find_blocks(analysis: Analysis, sums: Iterable[ir.Node]) -> None:
 
 
 def _can_die(algebra: Algebra, life: Axis) -> bool:
-    """Are there units without which nothing of it is left?  Those of a tensor that an output needs are frozen."""
+    """Are there units without which nothing of it is left?  What an output needs has frozen ones."""
     rows = algebra.live(life)
     return bool(rows.shape[1]) and bool((rows > 0).any(axis=1).all())
 

@@ -53,6 +53,8 @@ class Explanation:
         reasons: why positions are blocked; empty if each of them can go.
         chain: links from the axis to the node that blocks it.
         goes_with: groups with a unit that takes the whole tensor along: blocks, experts.
+        changes: what removal changes besides, for groups that are not exact.
+        is_block: is it a whole block, and no axis?
     """
 
     value: str
@@ -64,6 +66,8 @@ class Explanation:
     reasons: list[str]
     chain: list[Step]
     goes_with: list[str]
+    changes: list[str]
+    is_block: bool = False
 
 
 class DependencyGraph:
@@ -207,6 +211,14 @@ class DependencyGraph:
             reasons=reasons,
             chain=self._chain(name, axis, groups) if reasons else [],
             goes_with=self._takers(name),
+            changes=sorted({change for group in groups for change in group.changes}),
+        )
+
+    def explain_block(self, group: Group) -> Explanation:
+        """What a residual branch or a layer takes along."""
+        members = sorted({(m.name, m.axis) for m in group.members})
+        return Explanation(
+            group.id, 0, 1, [group.id], {}, members, [], [], [group.id], list(group.changes), is_block=True
         )
 
     def _takers(self, name: str) -> list[str]:

@@ -31,7 +31,8 @@ ANYTHING = ""
 #: The result is zero (or empty) as soon as the first input is.
 ZERO_IF_FIRST = {
     *ZERO_TO_ZERO, "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Slice",
-    "Split", "Gather", "GatherElements", "GatherND", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1",
+    "Split", "Gather", "GatherElements", "GatherND", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin",
+    "ReduceL1",
     "ReduceL2", "ReduceSumSquare", "AveragePool", "MaxPool", "GlobalAveragePool", "GlobalMaxPool", "Div",
 }  # fmt: skip
 #: The result is zero (or empty) as soon as any input is.

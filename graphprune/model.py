@@ -160,7 +160,15 @@ def _embedded(model: ir.Model) -> onnx.ModelProto:
     """``model`` as a proto that holds every initializer's bytes."""
     if any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors(model)):
         model = external_data.load_to_model(model.clone())
-    return ir.serde.serialize_model(model)
+    try:
+        return ir.serde.serialize_model(model)
+    except ir.serde.SerdeError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, ModelError):
+            cause = cause.__cause__
+        if cause is not None:
+            raise cause from None  # a weight that can't be read any more
+        raise
 
 
 def _file_digest(path: Path) -> str:

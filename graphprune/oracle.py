@@ -64,7 +64,7 @@ class Verdict:
         scale: largest absolute value of the reference outputs.
         runs: input sizes that were tried.
         exact: no statistic runs over a removed axis.
-        statistics: nodes whose statistic now runs over the kept positions.
+        statistics: nodes whose statistic now runs over the kept positions, and layers that are left out.
         not_run: nodes that onnxruntime does not know; what is before and behind them was compared.
     """
 
@@ -116,6 +116,11 @@ def masked_reference(analysis: Analysis, removed: Removed) -> Reference:
         repair_node(sizes, keeps, old, nodes[old])
         _embed(sizes, keeps, old, nodes[old])
     names = [f"{node.op_type} '{node.name or node.outputs[0].name}'" for node in statistics]
+    names += [
+        f"layer '{block.value.name}', in whose place its input stands"
+        for block in analysis.blocks
+        if removed[block.unit] and block.instead is not None
+    ]
     return Reference(model, sorted(names), any(_cuts_runtime_size(keeps, node) for node in embedded))
 
 

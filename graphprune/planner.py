@@ -139,7 +139,9 @@ def _unreachable(
     worst = list(dict.fromkeys(g.reason or "" for g in stuck))[:2]
     limits = allocation.limits
     rest = "; ".join(worst) if worst else "nothing"
-    kept = f"each group keeps {limits.floor:.0%}" + (
+    most = max((g.least for g in allocation.groups), default=1)
+    chosen = f", or as many as are chosen at a time ({most})" if most > 1 else ""
+    kept = f"each group keeps {limits.floor:.0%}{chosen}" + (
         f" and a multiple of {limits.align}" if limits.align > 1 else ""
     )
     hints = ["a larger target"]
@@ -148,7 +150,8 @@ def _unreachable(
     taken = {g.id for g in allocation.groups}
     left_out = [g for g in graph.groups if g.prunable and g.size > g.least and g.id not in taken]
     narrow = sum(g.kind != "blocks" for g in left_out)
-    hints += [f"to admit the {narrow} groups that the options leave out"] if narrow else []
+    others = f"to admit the {narrow} groups that --kinds, --exact-only, --include or --exclude leave out"
+    hints += [others] if narrow else []
     hints += ["--kinds with 'blocks' among them"] if len(left_out) > narrow else []
     message = f"cannot reach {', '.join(missed)}"
     return TargetError(

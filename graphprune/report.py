@@ -147,4 +147,7 @@ def _macs_of_groups(graph: DependencyGraph) -> list[int]:
             touched = np.unique(graph.group_of_unit[np.concatenate(units)])
             for i in touched[touched >= 0].tolist():
                 total[i] += graph.cost.node_macs(node)
+    for i, group in enumerate(graph.groups):  # what goes as a whole with one of the units
+        dying = {node for unit in group.units.tolist() for node in graph.analysis.spans.get(unit, ())}
+        total[i] += sum(graph.cost.node_macs(node) for node in dying)
     return total

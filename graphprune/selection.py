@@ -11,6 +11,9 @@ from graphprune.graph import DependencyGraph
 from graphprune.groups import Group
 from graphprune.layers import layer_of
 
+#: Every kind of group, whether a model has it or not.
+KINDS = {"channels", "heads", "head_dim", "experts", "conv_groups", "norm_groups", "blocks"}
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -36,14 +39,7 @@ class Selection:
         Raises:
             UsageError: a kind or glob matches nothing.
         """
-        known = {g.kind for g in graph.groups} | {
-            "channels",
-            "heads",
-            "head_dim",
-            "conv_groups",
-            "experts",
-            "blocks",
-        }
+        known = {g.kind for g in graph.groups} | KINDS
         for kind in self.kinds or ():
             if kind not in known:
                 message = f"unknown kind '{kind}'"

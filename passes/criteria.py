@@ -62,7 +62,7 @@ class Magnitude:
         for unit, nodes in graph.analysis.spans.items():  # whole weights that go with a unit
             places = [(n, i) for n in nodes for i in range(len(n.inputs))]
             for use in (graph.analysis.uses[place] for place in places if place in graph.analysis.uses):
-                if use.axes and counts(use):
+                if use.axes and counts(use) and use.node in graph.analysis.contractions:
                     if id(use.value) not in whole:
                         whole[id(use.value)] = float(self._along(use, [0])[0].sum())
                     total[unit] += whole[id(use.value)]

@@ -1,4 +1,4 @@
-"""Weights inside a model file: read like the parser reads them, once each, and only from the file that was loaded."""
+"""Weights inside a model file: what the parser makes of them, and only from the file that was loaded."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_file_that_was_written_to_is_refused(tmp_path: Path, monkeypatch: pyte
 def test_the_file_is_closed_with_the_last_weight(path: Path) -> None:
     def is_open() -> bool:
         links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
-        return any(os.path.samefile(link, path) for link in links if link.exists())
+        return any(link.samefile(path) for link in links if link.exists() and path.exists())
 
     if not Path("/proc/self/fd").exists():
         pytest.skip("no /proc")

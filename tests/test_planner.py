@@ -131,7 +131,8 @@ def test_include_of_a_layer_leaves_the_groups_it_merely_reads_alone() -> None:
     with pytest.raises(TargetError, match="cannot reach") as caught:
         api.plan(graph, target={"macs": 0.85}, include=["layers.b"])
     assert "0 groups allow" in (caught.value.where or "")
-    assert "to admit the 2 groups that the options leave out" in (caught.value.hint or "")
+    hint = caught.value.hint or ""
+    assert "to admit the 2 groups that --kinds, --exact-only, --include or --exclude leave out" in hint
 
 
 def test_include_of_what_no_group_is_made_by_is_refused() -> None:
@@ -197,14 +198,23 @@ def test_nothing_to_prune_is_unreachable_and_no_crash() -> None:
     with pytest.raises(TargetError, match="cannot reach") as caught:
         api.plan(graph_of("cnn"), target={"macs": 0.9}, exclude=["*"])
     assert "0 groups allow keeps macs 100.0%" in (caught.value.where or "")
-    assert "to admit the 2 groups that the options leave out" in (caught.value.hint or "")
+    hint = caught.value.hint or ""
+    assert "to admit the 2 groups that --kinds, --exact-only, --include or --exclude leave out" in hint
 
 
 @pytest.mark.parametrize(
     ("options", "because", "hint"),
     [
-        ({}, "each group keeps 10%; blocked: ", "a larger target, a --floor below 0.1, --kinds with 'blocks' among them"),
-        ({"floor": 0.0}, "each group keeps 0%; blocked: ", "a larger target, --kinds with 'blocks' among them"),
+        (
+            {},
+            "each group keeps 10%; blocked: ",
+            "a larger target, a --floor below 0.1, --kinds with 'blocks' among them",
+        ),
+        (
+            {"floor": 0.0},
+            "each group keeps 0%; blocked: ",
+            "a larger target, --kinds with 'blocks' among them",
+        ),
         (
             {"floor": 0.5, "align": 2},
             "each group keeps 50% and a multiple of 2; blocked: ",

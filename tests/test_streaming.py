@@ -54,7 +54,9 @@ def test_weights_from_a_file_and_lazy_ones(tmp_path: Path) -> None:
 
 def test_four_bits_stay_packed() -> None:
     model = load(linear())
-    packed = ir.tensor(np.arange(48 * 16).reshape(48, 16) % 16 - 8, dtype=ir.DataType.INT4, name="w")
+    packed = ir.tensor(
+        (np.arange(48 * 16).reshape(48, 16) % 16 - 8).astype(np.int8), dtype=ir.DataType.INT4, name="w"
+    )
     model.ir.graph.initializers["w"].const_value = packed
     stream = Stream(model.ir)
     found = onnx.ModelProto.FromString(b"".join(stream.chunks()))

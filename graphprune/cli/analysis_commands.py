@@ -69,7 +69,9 @@ def explain(
         name, axis = group.members[0].name, group.members[0].axis
     elif separator and tail.removeprefix("-").isdecimal() and not graph.has_tensor(tensor):
         name, axis = head, int(tail)
-    found = graph.explain(name, axis)
+    found = (
+        graph.explain(name, axis) if group is None or group.kind != "blocks" else graph.explain_block(group)
+    )
     if json:
         show_json({"schema_version": SCHEMA_VERSION, **asdict(found)})
         return
@@ -78,7 +80,14 @@ def explain(
 
 
 def _lines(found: Explanation) -> list[str]:
+    if found.is_block:
+        return [
+            f"'{found.value}' goes as a whole",
+            *(f"  {name}" for name, _ in found.members),
+            *found.changes,
+        ]
     lines = [f"'{found.value}', axis {found.axis}: {found.size} positions"]
+    lines += [f"changes: {change}" for change in found.changes]
     if found.reasons:
         lines.append(f"blocked: {'; '.join(found.reasons)}")
     if found.groups:

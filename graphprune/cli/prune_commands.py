@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -159,7 +160,7 @@ def _show(result: api.PruneResult, *, json: bool) -> None:
 
 
 def _footer(result: api.PruneResult) -> list[str]:
-    lines = []
+    lines = _removed(result)
     verdict = result.verdict
     if verdict is not None:
         lines.append(
@@ -172,15 +173,34 @@ def _footer(result: api.PruneResult) -> list[str]:
         if verdict.statistics:
             shown = ", ".join(verdict.statistics[:3])
             more = f" and {len(verdict.statistics) - 3} more" if len(verdict.statistics) > 3 else ""
-            lines.append(f"masked, not zeroed: these run over the kept positions only: {shown}{more}")
+            lines.append(
+                f"not the same as zeroing: these run over kept positions only, or not at all: {shown}{more}"
+            )
     else:
         lines.append("not verified (--no-verify)")
     lines += _signature(result)
     lines.append("this says nothing about accuracy: evaluate the pruned model on your data")
-    if result.plan.options.get("align") == 1:
+    widths = any(group.kind in ("channels", "head_dim") for group in result.plan.groups)
+    if widths and result.plan.options.get("align") == 1:
         lines.append("widths that are no multiple of 8 can run slower than before: --align 8, and measure")
     if result.output is not None:
         lines.append(f"written: {result.output}")
+    return lines
+
+
+def _removed(result: api.PruneResult) -> list[str]:
+    """What went, kind by kind."""
+    lines = []
+    kinds = Counter(group.kind for group in result.plan.groups)
+    for kind, count in kinds.most_common():
+        groups = [group for group in result.plan.groups if group.kind == kind]
+        if kind == "blocks":
+            shown = ", ".join(group.id.removesuffix("/blocks") for group in groups[:6])
+            more = ", …" if count > 6 else ""
+            lines.append(f"removed: {count} block{'s' if count > 1 else ''} ({shown}{more})")
+            continue
+        size, kept = sum(g.size for g in groups), sum(len(g.keep) for g in groups)
+        lines.append(f"removed: {size - kept} of {size} {kind} in {count} group{'s' if count > 1 else ''}")
     return lines
 
 

@@ -101,7 +101,7 @@ class RepairContext:
             name=unique,
             type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
             shape=ir.Shape(array.shape),
-            const_value=ir.tensor(array, name=unique),
+            const_value=ir.Tensor(array, name=unique),
         )
         graph.register_initializer(value)
         return value

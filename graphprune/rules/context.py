@@ -132,9 +132,12 @@ class Context:
             if node is None or not node.inputs:
                 known[todo.pop()] = False
                 continue
-            # Of weights chosen at run time (experts), the choice is no weight.
-            inputs = node.inputs[:1] if node.op_type in ("Gather", "GatherND") else node.inputs
-            sources = [v for v in inputs if v is not None and not is_constant(v)]
+            # Of weights chosen by the positions of something (experts), the choice is no weight.
+            sources = [
+                v
+                for v in node.inputs
+                if v is not None and not is_constant(v) and (v.name or "") not in self._facts.indexes
+            ]
             unknown = [v for v in sources if v not in known]
             if unknown and all(known.get(v, True) for v in sources):
                 todo.append(unknown[0])
@@ -297,7 +300,7 @@ class Context:
             self._facts.minimums.append((axis, count, self.reason(text)))
 
     def looks_up(self, axis: Axis, i: int) -> bool:
-        """Input ``i`` asks for positions of ``axis``: if it can only ask for those that are left, they are tied.
+        """Input ``i`` asks for positions of ``axis``; if only for those that are left, they are tied.
 
         Otherwise the axis that the numbers count is frozen, since they mean something else here.
         """

@@ -72,7 +72,7 @@ def fold_static_shapes(model: Model, trace: Trace) -> None:
             readers = {use.node for use in value.uses()}
             if all(reader in nodes and masks.covers(reader) for reader in readers):
                 continue  # every reader becomes a constant as well
-            replace_by_constant(graph, value, ir.tensor(trace.values[name], name=name))
+            replace_by_constant(graph, value, ir.Tensor(trace.values[name], name=name))
     drop_unused(graph, nodes)
 
 

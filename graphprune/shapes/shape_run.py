@@ -124,10 +124,10 @@ def _stand_in(value: ir.Value, known: Propagation, is_exact: bool) -> ir.TensorP
     if shape is None or dtype is None:
         return None
     if value.producer() is None:
-        return ir.tensor(_input(name, shape, dtype), name=name)
+        return ir.Tensor(_input(name, shape, dtype), dtype=dtype, name=name)
     if is_exact or prod(shape) <= SMALL_ELEMENTS or not dtype.is_floating_point():
         return None
-    return ir.tensor(np.zeros(shape, dtype.numpy()), dtype=dtype, name=name)
+    return ir.Tensor(np.zeros(shape, dtype.numpy()), dtype=dtype, name=name)
 
 
 def _varied(tensor: ir.TensorProtocol) -> ir.TensorProtocol:

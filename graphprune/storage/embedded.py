@@ -76,7 +76,7 @@ class WeightFile:
             ModelError: the file was written to since it was opened.
         """
         array = np.empty(place[1] - place[0], np.uint8)
-        rest = memoryview(array)
+        rest = array.data
         with self._lock:  # callers may have threads, and the file one position
             self.file.seek(place[0])
             while len(rest) and (count := self.file.readinto(rest)):
@@ -176,7 +176,7 @@ def attach(model: ir.Model, weights: Weights) -> None:
             value.const_value = ir.LazyTensor(
                 partial(_tensor, hollow, raw),
                 dtype=hollow.dtype,
-                shape=hollow.shape,
+                shape=ir.Shape(hollow.shape.numpy()),
                 name=name,
                 doc_string=hollow.doc_string or None,
                 metadata_props=dict(hollow.metadata_props),
@@ -185,7 +185,7 @@ def attach(model: ir.Model, weights: Weights) -> None:
             value.const_value = _tensor(hollow, raw)
 
 
-def _tensor(hollow: ir.TensorProtocol, raw: Bytes | Callable[[], Bytes]) -> ir.Tensor:
+def _tensor(hollow: ir.TensorProtocol, raw: Bytes | Callable[[], Bytes]) -> ir.TensorProtocol:
     array = raw() if callable(raw) else raw
     return ir.Tensor(
         array.view(hollow.dtype.numpy()).reshape(hollow.shape.numpy()),

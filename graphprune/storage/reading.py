@@ -90,7 +90,8 @@ def _lift_constants(graph: onnx.GraphProto) -> None:
     Some exporters write thousands of them; as messages they move much faster than as nodes of a graph.
     """
     outputs = {value.name for value in graph.output}
-    constants, others = [], []
+    constants: list[onnx.NodeProto] = []
+    others: list[onnx.NodeProto] = []
     for node in graph.node:
         is_tensor = node.op_type == "Constant" and not node.domain and _is_tensor(node.attribute)
         is_free = is_tensor and bool(node.output[0]) and node.output[0] not in outputs
@@ -226,8 +227,9 @@ def tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
         for value in graph.initializers.values():
             if value.const_value is not None:
                 yield value.const_value
-    for owner in (model.graph, *model.functions.values()):
-        yield from _in_attributes(owner)
+    yield from _in_attributes(model.graph)
+    for function in model.functions.values():
+        yield from _in_attributes(function)
 
 
 def _in_attributes(owner: ir.Graph | ir.Function) -> Iterator[ir.TensorProtocol]:

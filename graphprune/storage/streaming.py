@@ -102,7 +102,9 @@ def _without_weights(model: ir.Model) -> Iterator[dict[str, ir.TensorProtocol]]:
 
 
 def _is_large(tensor: ir.TensorProtocol) -> bool:
-    if isinstance(tensor, (ir.serde.TensorProtoTensor, ir.StringTensor)):
+    if isinstance(tensor, ir.StringTensor):
+        return False
+    if isinstance(tensor, ir.serde.TensorProtoTensor) and not tensor.raw.HasField("raw_data"):
         return False  # kept as it was written
     return isinstance(tensor, ir.ExternalTensor) or tensor.nbytes > _SMALL_BYTES
 
@@ -119,9 +121,12 @@ def _hollow(tensor: ir.TensorProtocol, name: str) -> ir.serde.TensorProtoTensor:
 
 def _data(tensor: ir.TensorProtocol) -> bytes | memoryview:
     """The values as they are stored: little-endian, packed."""
+    if isinstance(tensor, ir.serde.TensorProtoTensor):
+        raw: bytes = tensor.raw.raw_data
+        return raw
     if tensor.dtype.bitwidth < 8:
         return tensor.tobytes()
     array = tensor.numpy()
     if sys.byteorder != "little" or array.dtype.byteorder == ">":
         return tensor.tobytes()
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
