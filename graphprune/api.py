@@ -22,6 +22,7 @@ from graphprune.plan import Plan
 from graphprune.planner import make_plan, meet_bytes, removed_units, search
 from graphprune.rewrite import cut
 from graphprune.selection import Selection
+from graphprune.storage.streaming import Stream
 from graphprune.storage.writing import require_writable
 from graphprune.target import fractions
 
@@ -241,14 +242,15 @@ def prune(
     removed = removed_units(graph, decision)
     clock.stop("plan")
     pruned = cut(graph.analysis, removed)
-    validate(pruned, in_session=verify_result)
+    stream = Stream(pruned.ir)
+    validate(pruned, in_session=verify_result, stream=stream)
     clock.stop("rewrite")
     verdict = verify(graph.analysis, removed, pruned, seed=seed) if verify_result else None
     clock.stop("verify")
-    after = measure(pruned, dims, is_prepared=True)
+    after = measure(pruned, dims, is_prepared=True, file_bytes=stream.size)
     decision = replace(decision, reached={k: round(v, 6) for k, v in after.ratio(before).items()})
     if output is not None:
-        pruned.save(output)
+        pruned.save(output, stream=stream)
     if plan_out is not None:
         decision.save(plan_out)
     clock.stop("write")

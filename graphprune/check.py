@@ -20,10 +20,10 @@ from graphprune.feasible_inputs import feasible_inputs
 from graphprune.foreign import runnable
 from graphprune.model import Model
 from graphprune.shapes.trace import trace
-from graphprune.storage.streaming import skeleton
+from graphprune.storage.streaming import Stream
 
 
-def validate(model: Model, *, in_session: bool = True) -> None:
+def validate(model: Model, *, in_session: bool = True, stream: Stream | None = None) -> None:
     """onnx.checker with full shape inference, and an onnxruntime session as users open it.
 
     Operators that onnxruntime does not know are left out of the session.
@@ -32,13 +32,14 @@ def validate(model: Model, *, in_session: bool = True) -> None:
         model: what to check.
         in_session: False: leave out the session, which takes longer than all the rest of a cut, and with it
             the weights, which the checker has no use for.
+        stream: of the model, if there is one already.
 
     Raises:
         ValidationError: one of them refuses the model.
     """
     if not in_session and _is_known_to_onnx(model):
         try:
-            onnx.checker.check_model(skeleton(model.ir), full_check=True)
+            onnx.checker.check_model((stream or Stream(model.ir)).skeleton(), full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
             pass  # the checks on the whole model decide: an operator may insist on a constant
         else:

@@ -329,13 +329,20 @@ def _macs(analysis: Analysis, node: ir.Node) -> list[_Factor] | None:
     return None
 
 
-def measure(model: Model, dims: Mapping[str, int] | None = None, *, is_prepared: bool = False) -> Cost:
+def measure(
+    model: Model,
+    dims: Mapping[str, int] | None = None,
+    *,
+    is_prepared: bool = False,
+    file_bytes: int | None = None,
+) -> Cost:
     """Cost of a model as it is, from its traced shapes alone.
 
     Args:
         model: the model; unchanged.
         dims: sizes for symbolic dimensions.
         is_prepared: its shape arithmetic is folded already, as that of every cut is.
+        file_bytes: its size as a file, if that is known.
     """
     prepared, found = (model, trace(model, dims, only_nominal=True)) if is_prepared else prepare(model, dims)
     analysis, graph = Analysis(prepared, found), prepared.ir.graph
@@ -346,4 +353,5 @@ def measure(model: Model, dims: Mapping[str, int] | None = None, *, is_prepared:
     ]
     tensors = [v.const_value for v in graph.initializers.values() if v.const_value is not None]
     params = sum(tensor.size for tensor in tensors if _is_weight(tensor))
-    return Cost(sum(products), params, max(model.file_bytes, sum(tensor.nbytes for tensor in tensors)))
+    size = model.file_bytes if file_bytes is None else file_bytes
+    return Cost(sum(products), params, max(size, sum(tensor.nbytes for tensor in tensors)))

@@ -132,13 +132,18 @@ class Model:
         """
         return gs.import_onnx(self.to_proto())
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, stream: Stream | None = None) -> None:
         """Write the model, with its weights in ``<name>.data`` if the source had external data too.
+
+        Args:
+            path: the file.
+            stream: of the model as it is now, if there is one already.
 
         Raises:
             ModelError: the path can't be written; nothing is left behind then.
         """
-        write(self.ir, Path(path), external=bool(self.data_files), protected=self.data_files)
+        external = bool(self.data_files)
+        write(self.ir, Path(path), external=external, protected=self.data_files, stream=stream)
 
 
 #: What :func:`load` takes.

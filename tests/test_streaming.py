@@ -12,7 +12,7 @@ from networks import NETWORKS
 from onnx import TensorProto, helper, numpy_helper
 
 from graphprune.model import load
-from graphprune.storage.streaming import Stream, skeleton
+from graphprune.storage.streaming import Stream
 
 WEIGHT = np.arange(48 * 16, dtype=np.float32).reshape(48, 16)
 
@@ -71,7 +71,7 @@ def test_external_weights_count_as_part_of_the_file(tmp_path: Path) -> None:
 
 
 def test_skeleton_has_inputs_for_weights() -> None:
-    found = skeleton(load(linear()).ir)
+    found = Stream(load(linear()).ir).skeleton()
     assert [value.name for value in found.graph.input] == ["x", "w"]
     assert not found.graph.initializer
     onnx.checker.check_model(found, full_check=True)

@@ -58,6 +58,8 @@ class Skeleton:
         self._graph = graph
         self._proto = onnx.GraphProto(name="skeleton")
         self._proto.node.extend(ir.serde.serialize_node(node) for node in graph)
+        for proto in self._proto.node:  # some exporters write a stack trace into each
+            proto.ClearField("metadata_props")
         self._opsets = [onnx.helper.make_opsetid(d, v) for d, v in model.opset_imports.items()]
         self._ir_version = model.ir_version
         for value in graph.initializers.values():

@@ -68,10 +68,8 @@ def _constant_nodes(graph: ir.Graph, blocked: Collection[ir.Node]) -> dict[ir.No
     """Nodes that compute from constants alone, in order, without those that can't be folded."""
     found: dict[ir.Node, None] = {}
     for node in graph:
-        if node in blocked or not _is_foldable(node):
-            continue
-        inputs = [value for value in node.inputs if value is not None]
-        if all(is_constant(value) or value.producer() in found for value in inputs):
+        reads_constants = all(v is None or is_constant(v) or v.producer() in found for v in node.inputs)
+        if reads_constants and node not in blocked and _is_foldable(node):
             found[node] = None
     return found
 

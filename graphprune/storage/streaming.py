@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -19,24 +20,6 @@ from graphprune.storage.wire import GRAPH_INITIALIZER, MODEL_GRAPH, TENSOR_RAW_D
 
 #: Smaller tensors are serialized with the graph.
 _SMALL_BYTES = 256
-
-
-def skeleton(model: ir.Model) -> onnx.ModelProto:
-    """``model`` with inputs in place of its large initializers."""
-    with _without_weights(model) as weights:
-        proto = ir.serde.serialize_model(model)
-    graph = proto.graph
-    small = [tensor for tensor in graph.initializer if tensor.name not in weights]
-    large = [tensor for tensor in graph.initializer if tensor.name in weights]
-    inputs = {value.name for value in graph.input}
-    graph.input.extend(
-        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        for tensor in large
-        if tensor.name not in inputs
-    )
-    del graph.initializer[:]
-    graph.initializer.extend(small)
-    return proto
 
 
 class Stream:
@@ -50,13 +33,42 @@ class Stream:
 
     def __init__(self, model: ir.Model) -> None:
         with _without_weights(model) as weights:
-            proto = ir.serde.serialize_model(model)
+            self._proto = ir.serde.serialize_model(model)
         self._weights = weights
-        self._tensors = [(t.name, t.SerializeToString()) for t in proto.graph.initializer]
-        del proto.graph.initializer[:]
-        self._graph = proto.graph.SerializeToString()
-        proto.ClearField("graph")
-        self._model = proto.SerializeToString()
+
+    def skeleton(self) -> onnx.ModelProto:
+        """The model with inputs in place of its large initializers."""
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self._proto)
+        graph = proto.graph
+        inputs = {value.name for value in graph.input}
+        graph.input.extend(
+            helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            for tensor in self._proto.graph.initializer
+            if tensor.name in self._weights and tensor.name not in inputs
+        )
+        del graph.initializer[:]
+        small = (tensor for tensor in self._proto.graph.initializer if tensor.name not in self._weights)
+        graph.initializer.extend(small)
+        return proto
+
+    @cached_property
+    def _tensors(self) -> list[tuple[str, bytes]]:
+        return [(tensor.name, tensor.SerializeToString()) for tensor in self._proto.graph.initializer]
+
+    @cached_property
+    def _graph(self) -> bytes:
+        graph = onnx.GraphProto()
+        graph.CopyFrom(self._proto.graph)
+        del graph.initializer[:]
+        return bytes(graph.SerializeToString())
+
+    @cached_property
+    def _model(self) -> bytes:
+        model = onnx.ModelProto()
+        model.CopyFrom(self._proto)
+        model.ClearField("graph")
+        return bytes(model.SerializeToString())
 
     @property
     def size(self) -> int:

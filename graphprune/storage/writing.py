@@ -41,7 +41,14 @@ def require_writable(path: Path) -> None:
         )
 
 
-def write(model: ir.Model, path: Path, *, external: bool, protected: Collection[Path] = ()) -> None:
+def write(
+    model: ir.Model,
+    path: Path,
+    *,
+    external: bool,
+    protected: Collection[Path] = (),
+    stream: Stream | None = None,
+) -> None:
     """Write ``model`` to ``path``, its weights to ``<name>.data`` beside it if need be.
 
     Args:
@@ -49,6 +56,7 @@ def write(model: ir.Model, path: Path, *, external: bool, protected: Collection[
         path: the target, replaced if it exists.
         external: store the weights beside the file even when they would fit into it.
         protected: data files that must not be replaced, since tensors are still read from them.
+        stream: of the model as it is now, if there is one already.
 
     Raises:
         ModelError: the target can't be written, or its data file is one of ``protected``.
@@ -72,7 +80,7 @@ def write(model: ir.Model, path: Path, *, external: bool, protected: Collection[
             ir.save(model, scratch / path.name, external_data=data.name)
         else:
             with (scratch / path.name).open("wb") as file:
-                file.writelines(Stream(model).chunks())
+                file.writelines((stream or Stream(model)).chunks())
         if (scratch / data.name).exists():
             os.replace(scratch / data.name, data)  # noqa: PTH105 (the atomic one, by name)
         os.replace(scratch / path.name, path)  # noqa: PTH105
