@@ -20,6 +20,7 @@ from scaling_models import FAMILIES, Widths, decoder
 
 import graphprune as gp
 from graphprune.analysis import Analysis
+from graphprune.garbage import no_collection
 from graphprune.graph import DependencyGraph
 from graphprune.planner import removed_units
 from graphprune.rewrite import cut
@@ -59,12 +60,13 @@ def measure(path: Path, *, weights: bool) -> tuple[int, dict[str, float]]:
     digest = model.digest()
     digest.result()  # else some other stage would wait for it
     clock.stop("hash")
-    prepared, trace = prepare(model)
-    clock.stop("trace")
-    analysis = Analysis(prepared, trace).run()
-    clock.stop("analysis")
-    graph = DependencyGraph(analysis, model.file_bytes, digest)
-    clock.stop("groups")
+    with no_collection():  # as in gp.analyze
+        prepared, trace = prepare(model)
+        clock.stop("trace")
+        analysis = Analysis(prepared, trace).run()
+        clock.stop("analysis")
+        graph = DependencyGraph(analysis, model.file_bytes, digest)
+        clock.stop("groups")
     plan = gp.plan(graph, target={"macs": 0.5}, criterion="random")
     clock.stop("plan random")
     if weights:
@@ -106,7 +108,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=SIZES[-1], help="largest number of nodes")
     parser.add_argument("--families", nargs="*", default=[*FAMILIES], help="of networks to grow")
     options = parser.parse_args()
-    console = Console()
+    console = Console(width=120)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         for name in options.families:
