@@ -19,8 +19,9 @@ from graphprune.oracle import Verdict, verify
 from graphprune.passes.allocators import ALLOCATORS, Allocation, Limits
 from graphprune.passes.criteria import CRITERIA
 from graphprune.plan import Plan
-from graphprune.planner import make_plan, meet_bytes, removed_units, search
+from graphprune.planner import make_plan, removed_units
 from graphprune.rewrite import cut
+from graphprune.search import search
 from graphprune.selection import Selection
 from graphprune.storage.streaming import Stream
 from graphprune.storage.writing import require_writable
@@ -128,15 +129,15 @@ def plan(
     selection = Selection(kinds, exact_only, include, exclude)
     groups = selection.choose(graph)
     scores = CRITERIA[criterion](seed)(graph)
-    allocation = Allocation(groups, scores, Limits(floor, align))
-    removed = search(graph, allocation, ALLOCATORS[allocator], targets)
-    if "bytes" in targets:
-        removed = meet_bytes(graph, allocation, ALLOCATORS[allocator], targets, removed)
+    allocation = Allocation(groups, scores, Limits(floor, align), graph, targets, seed=seed)
+    removed = search(allocation, ALLOCATORS[allocator])
     options: dict[str, Any] = {
         "criterion": criterion, "allocator": allocator, "align": align, "floor": floor, "seed": seed,
         "exact_only": exact_only, "kinds": sorted(kinds) if kinds is not None else None,
         "include": list(include), "exclude": list(exclude),
     }  # fmt: skip
+    if allocation.report:
+        options["allocation"] = dict(allocation.report)
     if graph.analysis.declarations.source:
         options["declarations"] = dict(graph.analysis.declarations.source)
     return make_plan(graph, removed, targets, options)

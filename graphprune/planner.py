@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,155 +11,15 @@ import onnx_ir as ir
 
 from graphprune.analysis import Use
 from graphprune.axes_kept import Keeps, Mask
-from graphprune.cost import Cost
 from graphprune.deaths import Deaths, settle
-from graphprune.errors import PlanError, TargetError
+from graphprune.errors import PlanError
 from graphprune.graph import DependencyGraph
 from graphprune.groups import Group
 from graphprune.interface_axes import interface_plan, require_interface, require_open
-from graphprune.passes.allocators import Allocation, Allocator
 from graphprune.plan import GroupPlan, ParameterPlan, Plan, positions
-from graphprune.rewrite import cut
 from graphprune.storage.constants import READ_ELSEWHERE
 
 Removed = npt.NDArray[np.bool_]
-_STEPS = 40
-_BYTE_ROUNDS = 16
-_REFILL_TRIES = 300
-
-
-def search(
-    graph: DependencyGraph,
-    allocation: Allocation,
-    allocator: Allocator,
-    targets: Mapping[str, float],
-) -> Removed:
-    """The smallest cut that an allocator finds to meet all targets.
-
-    Raises:
-        TargetError: even the largest cut does not; says how far it goes and what blocks the rest.
-    """
-    dense = graph.cost.evaluate()
-
-    def meets(removed: Removed) -> bool:
-        ratio = graph.cost.evaluate(removed).ratio(dense)
-        return all(ratio[metric] <= fraction for metric, fraction in targets.items())
-
-    most = settle(graph.analysis, allocator(allocation, 1.0))
-    if not meets(most):
-        raise _unreachable(graph, dense, graph.cost.evaluate(most), targets, allocation)
-    low, high, best = 0.0, 1.0, most
-    # Beyond this many halvings no unit lies between two levels.
-    for _ in range(min(_STEPS, 2 + sum(g.size for g in allocation.groups).bit_length())):
-        middle = (low + high) / 2
-        candidate = settle(graph.analysis, allocator(allocation, middle))
-        if meets(candidate):
-            high, best = middle, candidate
-        else:
-            low = middle
-    return _refill(graph, allocation, best, meets)
-
-
-def _refill(
-    graph: DependencyGraph, allocation: Allocation, removed: Removed, meets: Callable[[Removed], bool]
-) -> Removed:
-    """Gives back what a coarse last step took too much: a level moves whole heads of many layers at once.
-
-    Groups with few units go first, since their steps are the large ones.
-    """
-    groups = sorted(allocation.groups, key=lambda g: g.size)
-    tries = 0
-    changed = True
-    while changed and tries < _REFILL_TRIES:
-        changed = False
-        for group in groups:
-            gone = group.units[removed[group.units]]
-            if not len(gone) or tries >= _REFILL_TRIES:
-                continue
-            tries += 1
-            best = gone[np.argsort(-allocation.scores[gone], kind="stable")]
-            candidate = removed.copy()
-            candidate[best[: allocation.limits.step(group)]] = False
-            candidate = settle(graph.analysis, candidate)
-            if meets(candidate):
-                removed, changed = candidate, True
-    return removed
-
-
-def meet_bytes(
-    graph: DependencyGraph,
-    allocation: Allocation,
-    allocator: Allocator,
-    targets: Mapping[str, float],
-    removed: Removed,
-) -> Removed:
-    """Cuts further until the file itself is small enough.
-
-    The file also holds node names, new shape constants and separate copies of constants that were
-    shared, which the cost model does not see; so it is written to memory and measured.
-
-    Raises:
-        TargetError: the file stays too large.
-    """
-    dense = graph.cost.evaluate()
-    allowed = targets["bytes"] * dense.bytes
-    asked = dict(targets)
-    for _ in range(_BYTE_ROUNDS):
-        found = cut(graph.analysis, removed).file_bytes
-        if found <= allowed:
-            return removed
-        estimate = graph.cost.evaluate(removed).ratio(dense)["bytes"]
-        # Less than this cut was thought to need, or the same one would be found again.
-        asked["bytes"] = 0.999 * min(asked["bytes"], estimate) * allowed / found
-        try:
-            removed = search(graph, allocation, allocator, asked)
-        except TargetError:
-            break
-    message = f"cannot reach bytes={targets['bytes']:.1%}"
-    raise TargetError(
-        message,
-        where=f"the smallest file found has {found} bytes, {found / dense.bytes:.1%} of the original",
-        because="names, shape constants and copies of shared constants don't shrink with the weights",
-        hint="a larger target, or params=… instead of bytes=…",
-    )
-
-
-def _unreachable(
-    graph: DependencyGraph,
-    dense: Cost,
-    least: Cost,
-    targets: Mapping[str, float],
-    allocation: Allocation,
-) -> TargetError:
-    ratio = least.ratio(dense)
-    missed = [f"{m}={f:.1%}" for m, f in targets.items() if ratio[m] > f]
-    reach = ", ".join(f"{m} {ratio[m]:.1%}" for m in targets)
-    # Where one group of many parameters is stuck, more is lost than in a kernel of 3 x 3.
-    stuck = sorted((g for g in graph.groups if not g.prunable), key=lambda g: -g.size * len(g.members))
-    worst = list(dict.fromkeys(g.reason or "" for g in stuck))[:2]
-    limits = allocation.limits
-    rest = "; ".join(worst) if worst else "nothing"
-    most = max((g.least for g in allocation.groups), default=1)
-    chosen = f", or as many as are chosen at a time ({most})" if most > 1 else ""
-    kept = f"each group keeps {limits.floor:.0%}{chosen}" + (
-        f" and a multiple of {limits.align}" if limits.align > 1 else ""
-    )
-    hints = ["a larger target"]
-    hints += ["a smaller --align"] if limits.align > 1 else []
-    hints += [f"a --floor below {limits.floor:g}"] if limits.floor > 0 else []
-    taken = {g.id for g in allocation.groups}
-    left_out = [g for g in graph.groups if g.prunable and g.size > g.least and g.id not in taken]
-    narrow = sum(g.kind != "blocks" for g in left_out)
-    others = f"to admit the {narrow} groups that --kinds, --exact-only, --include or --exclude leave out"
-    hints += [others] if narrow else []
-    hints += ["--kinds with 'blocks' among them"] if len(left_out) > narrow else []
-    message = f"cannot reach {', '.join(missed)}"
-    return TargetError(
-        message,
-        where=f"the largest cut that {len(allocation.groups)} groups allow keeps {reach}",
-        because=f"{kept}; blocked: {rest}",
-        hint=", ".join(hints),
-    )
 
 
 def make_plan(

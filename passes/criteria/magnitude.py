@@ -1,13 +1,12 @@
-"""Criteria: how much does each unit of each group matter?
+"""Norms of the weights.
 
-A criterion is a callable object: ``criterion(graph) -> scores``, one number per unit id of the algebra,
-higher is more important.  Local scores of all member tensors are added up through their rows, so a unit
-answers for everything that goes with it (group-level importance, as in DepGraph and SPA).
+Local scores of all member tensors are added up through their rows, so a unit answers for everything that
+goes with it (group-level importance, as in DepGraph and SPA).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -15,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.analysis import Use
+from graphprune.calibration.evidence import Evidence
 from graphprune.errors import ModelError
-from graphprune.graph import DependencyGraph
 from graphprune.quantization import QUANTIZED, real_weights
 
 Scores = npt.NDArray[np.float64]
-Criterion = Callable[[DependencyGraph], Scores]
 #: Numbers that are added up in single precision before double takes over.
 _FEW, _MANY = 64, 512
 
@@ -33,16 +31,19 @@ class Magnitude:
 
     Attributes:
         p: 1 or 2.
+        additive: the scores only rank; they estimate no error.
     """
 
     p: int = 2
+    additive: bool = False
 
-    def __call__(self, graph: DependencyGraph) -> Scores:
+    def __call__(self, evidence: Evidence) -> Scores:
         """Scores ``[len(algebra)]``.
 
         Raises:
             ModelError: a weight is NaN.
         """
+        graph = evidence.graph
         algebra = graph.analysis.algebra
         total = np.zeros(len(algebra))
         seen: set[tuple[int, int]] = set()
@@ -121,26 +122,3 @@ def counts(use: Use) -> bool:
     tensor = use.value.const_value
     is_quantized = (use.node.op_type, use.index) in QUANTIZED
     return use.is_zeroed and tensor is not None and (tensor.dtype.is_floating_point() or is_quantized)
-
-
-@dataclass(frozen=True)
-class Random:
-    """Uniform random scores: the baseline every criterion has to beat.
-
-    Attributes:
-        seed: of the generator.
-    """
-
-    seed: int = 0
-
-    def __call__(self, graph: DependencyGraph) -> Scores:
-        """Scores ``[len(algebra)]``."""
-        return np.random.default_rng(self.seed).random(len(graph.analysis.algebra))
-
-
-#: Names for the command line and :func:`graphprune.plan`; each takes the seed.
-CRITERIA: Mapping[str, Callable[[int], Criterion]] = {
-    "l1": lambda seed: Magnitude(1),
-    "l2": lambda seed: Magnitude(2),
-    "random": Random,
-}

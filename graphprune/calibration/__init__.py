@@ -1,0 +1,1 @@
+"""Calibration: samples, the second moments of what each layer reads, and runs piece by piece."""

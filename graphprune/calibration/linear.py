@@ -1,0 +1,175 @@
+"""Layers that multiply data by a constant weight, as one matrix per group.
+
+Whatever the operator, the output is ``rows @ matrix``: rows of ``d`` features (a token, or a convolution's
+window around a position), a matrix ``[d, o]``.  Least squares needs no more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from graphprune.calibration.windows import Window
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """One MatMul, Gemm or Conv with a constant weight.
+
+    Attributes:
+        node: the node.
+        data: index of the input that is data.
+        weight: index of the input that is the weight.
+        contracted: axis of the weight that is multiplied with the data's features.
+        made: axis of the weight that makes the output's features.
+        groups: number of matrices (the groups of a convolution).
+        window: of a convolution, None otherwise.
+    """
+
+    node: ir.Node
+    data: int
+    weight: int
+    contracted: int
+    made: int
+    groups: int = 1
+    window: Window | None = None
+
+    @property
+    def source(self) -> ir.Value:
+        """What it reads."""
+        value = self.node.inputs[self.data]
+        assert value is not None
+        return value
+
+    @property
+    def output(self) -> ir.Value:
+        """What it makes."""
+        return self.node.outputs[0]
+
+    @property
+    def constant(self) -> ir.Value:
+        """The weight."""
+        value = self.node.inputs[self.weight]
+        assert value is not None
+        return value
+
+    def matrices(self, weight: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+        """``[groups, d, o]``: features are ordered channel by channel, a window's positions within."""
+        array = np.moveaxis(np.asarray(weight, np.float64), (self.contracted, self.made), (0, 1))
+        channels, made = array.shape[:2]
+        array = array.reshape(channels, made, -1)
+        per_group = array.reshape(channels, self.groups, made // self.groups, -1)
+        stacked = per_group.transpose(1, 0, 3, 2)
+        return np.ascontiguousarray(stacked.reshape(self.groups, -1, made // self.groups))
+
+    def weights(
+        self, matrices: npt.NDArray[np.floating], shape: tuple[int, ...]
+    ) -> npt.NDArray[np.floating]:
+        """The inverse of :meth:`matrices`, for a weight of this shape."""
+        channels, made = shape[self.contracted], shape[self.made]
+        rest = prod(n for i, n in enumerate(shape) if i not in (self.contracted, self.made))
+        stacked = matrices.reshape(self.groups, channels, rest, made // self.groups)
+        array = stacked.transpose(1, 0, 3, 2).reshape(channels, made, rest)
+        others = [n for i, n in enumerate(shape) if i not in (self.contracted, self.made)]
+        array = array.reshape(channels, made, *others)
+        return np.moveaxis(array, (0, 1), (self.contracted, self.made))
+
+    def features_of(self, channels: npt.NDArray[np.int64], shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+        """Positions among the ``d`` features of channels of the contracted axis, ``[len, per channel]``."""
+        per = prod(shape) // max(shape[self.contracted] * shape[self.made], 1)
+        return np.asarray(channels)[:, None] * per + np.arange(per)
+
+    def rows(self, data: npt.NDArray[np.generic], pick: npt.NDArray[np.int64] | None = None) -> Array:
+        """Feature rows ``[groups, n, d]`` of a batch; ``pick`` takes some positions of each sample.
+
+        Args:
+            data: ``[samples, ...]``, as the node reads it.
+            pick: ``[samples, k]`` positions of the output, flat; None for all.
+        """
+        if self.window is not None:
+            return self.window.rows(np.asarray(data, np.float32), self.groups, pick)
+        return self._flat(data, self._feature_axis(self.data), pick)[None]
+
+    def targets(self, output: npt.NDArray[np.generic], pick: npt.NDArray[np.int64] | None = None) -> Array:
+        """Output rows ``[groups, n, o]`` that go with :meth:`rows`."""
+        axis = 1 if self.window is not None else self._feature_axis(self.data)
+        flat = self._flat(output, axis, pick)
+        per = flat.shape[1] // self.groups
+        return flat.reshape(-1, self.groups, per).transpose(1, 0, 2)
+
+    def positions(self, output: tuple[int, ...]) -> int:
+        """Rows per sample, given the shape of the output."""
+        axis = 1 if self.window is not None else self._feature_axis(self.data)
+        axis %= len(output)
+        return prod(n for i, n in enumerate(output) if i not in (0, axis))
+
+    def _feature_axis(self, index: int) -> int:
+        return -1 if index == 0 else -2
+
+    @staticmethod
+    def _flat(data: npt.NDArray[np.generic], axis: int, pick: npt.NDArray[np.int64] | None) -> Array:
+        array = np.moveaxis(np.asarray(data, np.float32), axis, -1)
+        array = array.reshape(len(array) if array.ndim > 1 else 1, -1, array.shape[-1])
+        if pick is not None:
+            array = np.take_along_axis(array, pick[:, :, None], axis=1)
+        return np.ascontiguousarray(array.reshape(-1, array.shape[-1]))
+
+
+def linear_of(node: ir.Node) -> Linear | None:
+    """The layer that a node is, None if it is none or has a form that is not followed here."""
+    inputs = node.inputs
+    if node.domain not in ("", "ai.onnx") or len(inputs) < 2:
+        return None
+    if node.op_type == "Conv" and _is_weight(inputs[1]):
+        return _convolution(node)
+    if node.op_type == "Gemm" and _is_weight(inputs[1]):
+        turned = "transB" in node.attributes and node.attributes["transB"].as_int()
+        if any(_scaling(node, name) != 1.0 for name in ("alpha", "beta")):
+            return None
+        if "transA" in node.attributes and node.attributes["transA"].as_int():
+            return None  # samples are not the first axis
+        return Linear(node, 0, 1, 1 if turned else 0, 0 if turned else 1)
+    if node.op_type == "MatMul":
+        for weight, contracted in ((1, 0), (0, 1)):
+            value, data = inputs[weight], inputs[1 - weight]
+            if _is_weight(value) and not _is_constant(data) and len(_shape(value)) == 2:
+                rank = len(data.shape) if data is not None and data.shape is not None else 0
+                if weight == 0 and rank < 3:
+                    return None  # samples are not the first axis of the output
+                return Linear(node, 1 - weight, weight, contracted, 1 - contracted)
+    return None
+
+
+def _convolution(node: ir.Node) -> Linear | None:
+    shape = _shape(node.inputs[1])
+    group = node.attributes["group"].as_int() if "group" in node.attributes else 1
+    if len(shape) < 3 or shape[0] % group:
+        return None
+    window = Window.of(node, shape[2:])
+    return Linear(node, 0, 1, 1, 0, group, window)
+
+
+def _scaling(node: ir.Node, name: str) -> float:
+    return node.attributes[name].as_float() if name in node.attributes else 1.0
+
+
+def _is_constant(value: ir.Value | None) -> bool:
+    return value is not None and value.const_value is not None and not value.is_graph_input()
+
+
+def _is_weight(value: ir.Value | None) -> bool:
+    if value is None or value.const_value is None or value.is_graph_input():
+        return False
+    return bool(value.const_value.dtype.is_floating_point()) and len(_shape(value)) >= 2
+
+
+def _shape(value: ir.Value | None) -> tuple[int, ...]:
+    assert value is not None
+    assert value.const_value is not None
+    return tuple(int(n) for n in value.const_value.shape.numpy())

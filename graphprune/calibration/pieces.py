@@ -1,0 +1,77 @@
+"""onnxruntime sessions over parts of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+
+from graphprune.analysis import touched
+from graphprune.errors import ModelError
+from graphprune.model import Model
+from graphprune.runtime import named_proto
+
+
+def session_over(
+    model: Model,
+    nodes: Sequence[ir.Node],
+    inputs: Mapping[str, int],
+    outputs: Collection[str],
+    threads: int = 0,
+) -> ort.InferenceSession:
+    """A session that runs some nodes of a model's main graph.
+
+    Args:
+        model: the model.
+        nodes: in topological order.
+        inputs: what they read and don't make, with its ONNX data type; shapes are left open.
+        outputs: names of what is wanted of them.
+        threads: of onnxruntime; 0 leaves it to onnxruntime.
+
+    Raises:
+        ModelError: onnxruntime refuses the part.
+    """
+    graph = onnx.GraphProto(name="piece", node=[ir.serde.serialize_node(n) for n in nodes])
+    constants = {v.name or "": v for n in nodes for v in touched(n) if is_fixed(v)}
+    for name, value in constants.items():
+        assert value.const_value is not None
+        graph.initializer.append(named_proto(value.const_value, name))
+    for name, kind in inputs.items():
+        graph.input.append(onnx.helper.make_tensor_value_info(name, kind, None))
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    opsets = [onnx.helper.make_opsetid(d, version) for d, version in model.ir.opset_imports.items()]
+    proto = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=model.ir.ir_version)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    try:
+        return ort.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
+    except Exception as error:
+        message = "onnxruntime can't run a part of the model"
+        first = f"{nodes[0].op_type} '{nodes[0].name}'" if nodes else "an empty part"
+        raise ModelError(message, where=f"from {first} on", because=str(error)) from error
+
+
+def exposing(model: Model, values: Collection[ir.Value], threads: int = 0) -> ort.InferenceSession:
+    """A session over the whole way from the model's inputs to these values."""
+    nodes: set[ir.Node] = set()
+    todo = [v.producer() for v in values]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in nodes and node.graph is model.ir.graph:
+            nodes.add(node)
+            todo += [value.producer() for value in touched(node)]
+    read = {v.name for n in nodes for v in touched(n)}
+    inputs = {
+        v.name or "": int(v.dtype) for v in model.ir.graph.inputs if v.name in read and v.dtype is not None
+    }
+    ordered = [n for n in model.ir.graph if n in nodes]
+    names = [v.name or "" for v in values if v.producer() is not None]
+    return session_over(model, ordered, inputs, names, threads)
+
+
+def is_fixed(value: ir.Value) -> bool:
+    """A constant that no caller replaces."""
+    return value.const_value is not None and not value.is_graph_input()

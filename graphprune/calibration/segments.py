@@ -1,0 +1,118 @@
+"""Runs a model piece by piece over all samples, and keeps only what later pieces read.
+
+Between two pieces weights may change: that is what makes layer-by-layer compensation as cheap as one run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from graphprune.analysis import touched
+from graphprune.calibration.pieces import is_fixed, session_over
+from graphprune.model import Model
+
+Tensor = npt.NDArray[np.generic]
+Feeds = Mapping[str, Tensor]
+#: Nodes that read no more than a shape; they run as early as they can, so that their input can go.
+_SIZES = frozenset({"Shape", "Size"})
+
+
+class Segments:
+    """A model on its way through the samples.
+
+    Args:
+        model: may change between two calls, as far as it has not run.
+        batches: feeds of the model's inputs; each runs apart.
+        threads: of onnxruntime; 0 leaves it to onnxruntime.
+    """
+
+    def __init__(self, model: Model, batches: Sequence[Feeds], threads: int = 0) -> None:
+        self._model, self._graph = model, model.ir.graph
+        self._threads = threads
+        self._done: set[ir.Node] = set()
+        self._values = {v.name: v for v in self._graph.inputs}
+        self._values |= {v.name: v for n in self._graph for v in n.outputs}
+        inputs = {v.name for v in self._graph.inputs}
+        self._store: list[dict[str, Tensor]] = [
+            {k: v for k, v in batch.items() if k in inputs} for batch in batches
+        ]
+        self._order = {node: i for i, node in enumerate(self._graph)}
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def values(self, name: str) -> list[Tensor]:
+        """A tensor that was asked for last, or that later pieces read: one array per batch."""
+        return [store[name] for store in self._store]
+
+    def pending(self, values: Iterable[ir.Value]) -> set[ir.Node]:
+        """Nodes that have to run for these values."""
+        found: set[ir.Node] = set()
+        todo = [v.producer() for v in values]
+        while todo:
+            node = todo.pop()
+            if node is None or node in found or node in self._done:
+                continue
+            found.add(node)
+            todo += [value.producer() for value in touched(node) if value.graph is self._graph]
+        return found
+
+    def advance(self, wanted: Collection[ir.Value]) -> None:
+        """Computes these values for all batches.
+
+        Raises:
+            ModelError: onnxruntime refuses a piece.
+        """
+        self._forget(wanted)
+        nodes = self.pending(wanted)
+        if not nodes:
+            return
+        self._with_sizes(nodes)
+        ordered = sorted(nodes, key=lambda n: self._order[n])
+        made = {v for n in ordered for v in n.outputs if v.name}
+        done = self._done | nodes
+        outputs = [
+            v for v in made
+            if v in set(wanted) or any(user not in done for user in self._readers(v))
+        ]  # fmt: skip
+        outputs.sort(key=lambda v: v.name or "")
+        read = {v.name or "": None for n in ordered for v in touched(n) if v not in made and not is_fixed(v)}
+        inputs = [name for name in read if name in self._store[0]]
+        names = [v.name or "" for v in outputs]
+        kinds = {n: onnx.helper.np_dtype_to_tensor_dtype(self._store[0][n].dtype) for n in inputs}
+        session = session_over(self._model, ordered, kinds, names, self._threads)
+        for store in self._store:
+            found = session.run(names, {name: store[name] for name in inputs})
+            store.update(zip(names, found, strict=True))
+        self._done = done
+
+    def _readers(self, value: ir.Value) -> list[ir.Node]:
+        """Nodes of the main graph that read a value, themselves or in a body."""
+        readers = []
+        for node, _ in value.uses():
+            holder: ir.Node | None = node
+            while holder is not None and holder.graph is not self._graph:
+                above = holder.graph
+                holder = above.parent_node if isinstance(above, ir.Graph) else None
+            if holder is not None:
+                readers.append(holder)
+        return readers
+
+    def _with_sizes(self, nodes: set[ir.Node]) -> None:
+        ready = {v for n in nodes for v in n.outputs}
+        for value in ready:
+            nodes.update(n for n, _ in value.uses() if n.op_type in _SIZES and n.graph is self._graph)
+
+    def _forget(self, wanted: Collection[ir.Value]) -> None:
+        names = {v.name for v in wanted}
+        for name in list(self._store[0]) if self._store else []:
+            value = self._values.get(name)
+            if name in names or value is None or any(n not in self._done for n in self._readers(value)):
+                continue
+            for store in self._store:
+                del store[name]

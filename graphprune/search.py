@@ -1,0 +1,55 @@
+"""From scores and targets to the units that go, until the file itself is small enough."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from graphprune.errors import TargetError
+from graphprune.passes.allocators import Allocation, Allocator
+from graphprune.passes.allocators.allocation import Removed
+from graphprune.rewrite import cut
+
+_BYTE_ROUNDS = 16
+
+
+def search(allocation: Allocation, allocator: Allocator) -> Removed:
+    """The cut that an allocator finds to meet all targets.
+
+    Raises:
+        TargetError: even the largest cut does not; says how far it goes and what blocks the rest.
+    """
+    removed = allocator(allocation)
+    return _meet_bytes(allocation, allocator, removed) if "bytes" in allocation.targets else removed
+
+
+def _meet_bytes(allocation: Allocation, allocator: Allocator, removed: Removed) -> Removed:
+    """Cuts further until the file itself is small enough.
+
+    The file also holds node names, new shape constants and separate copies of constants that were
+    shared, which the cost model does not see; so it is written to memory and measured.
+
+    Raises:
+        TargetError: the file stays too large.
+    """
+    graph, target = allocation.graph, allocation.targets["bytes"]
+    dense = graph.cost.evaluate()
+    allowed = target * dense.bytes
+    asked = dict(allocation.targets)
+    for _ in range(_BYTE_ROUNDS):
+        found = cut(graph.analysis, removed).file_bytes
+        if found <= allowed:
+            return removed
+        estimate = graph.cost.evaluate(removed).ratio(dense)["bytes"]
+        # Less than this cut was thought to need, or the same one would be found again.
+        asked["bytes"] = 0.999 * min(asked["bytes"], estimate) * allowed / found
+        try:
+            removed = allocator(replace(allocation, targets=asked))  # the report stays the same dict
+        except TargetError:
+            break
+    message = f"cannot reach bytes={target:.1%}"
+    raise TargetError(
+        message,
+        where=f"the smallest file found has {found} bytes, {found / dense.bytes:.1%} of the original",
+        because="names, shape constants and copies of shared constants don't shrink with the weights",
+        hint="a larger target, or params=… instead of bytes=…",
+    )

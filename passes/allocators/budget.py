@@ -1,0 +1,100 @@
+"""What the targets allow, judged by the exact cost of each candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from graphprune.passes.allocators.limits import Limits
+
+from graphprune.cost import Cost
+from graphprune.deaths import settle
+from graphprune.errors import TargetError
+from graphprune.graph import DependencyGraph
+from graphprune.groups import Group
+
+Removed = npt.NDArray[np.bool_]
+Loads = npt.NDArray[np.float64]
+
+
+class Budget:
+    """Says of any set of removed units whether it meets all targets.
+
+    Args:
+        graph: of the model.
+        targets: metric -> fraction of the original that may be kept.
+        groups: that may shrink.
+        limits: on each of them.
+    """
+
+    def __init__(
+        self, graph: DependencyGraph, targets: Mapping[str, float], groups: Sequence[Group], limits: Limits
+    ) -> None:
+        self._graph, self._targets = graph, targets
+        self._groups, self._limits = groups, limits
+        self._dense = graph.cost.evaluate()
+
+    def settle(self, removed: Removed) -> Removed:
+        """The units that really go: ends of removed layers keep the same positions."""
+        return settle(self._graph.analysis, removed)
+
+    def loads(self, removed: Removed) -> Loads:
+        """Cost of a cut for each target, as a fraction of what is allowed."""
+        ratio = self._graph.cost.evaluate(removed).ratio(self._dense)
+        return np.array([ratio[metric] / fraction for metric, fraction in self._targets.items()])
+
+    def meets(self, removed: Removed) -> bool:
+        """Are all targets met?"""
+        ratio = self._graph.cost.evaluate(removed).ratio(self._dense)
+        return all(ratio[metric] <= fraction for metric, fraction in self._targets.items())
+
+    @cached_property
+    def allowed(self) -> list[float]:
+        """What may be kept of each target's metric, as an amount."""
+        return [getattr(self._dense, metric) * fraction for metric, fraction in self._targets.items()]
+
+    def require(self, most: Removed) -> None:
+        """Raises TargetError if even this largest cut misses a target; says what blocks the rest."""
+        if not self.meets(most):
+            least = self._graph.cost.evaluate(most)
+            raise _unreachable(self._graph, self._dense, least, self._targets, self._groups, self._limits)
+
+
+def _unreachable(
+    graph: DependencyGraph,
+    dense: Cost,
+    least: Cost,
+    targets: Mapping[str, float],
+    groups: Sequence[Group],
+    limits: Limits,
+) -> TargetError:
+    ratio = least.ratio(dense)
+    missed = [f"{m}={f:.1%}" for m, f in targets.items() if ratio[m] > f]
+    reach = ", ".join(f"{m} {ratio[m]:.1%}" for m in targets)
+    # Where one group of many parameters is stuck, more is lost than in a kernel of 3 x 3.
+    stuck = sorted((g for g in graph.groups if not g.prunable), key=lambda g: -g.size * len(g.members))
+    worst = list(dict.fromkeys(g.reason or "" for g in stuck))[:2]
+    rest = "; ".join(worst) if worst else "nothing"
+    most = max((g.least for g in groups), default=1)
+    chosen = f", or as many as are chosen at a time ({most})" if most > 1 else ""
+    kept = f"each group keeps {limits.floor:.0%}{chosen}" + (
+        f" and a multiple of {limits.align}" if limits.align > 1 else ""
+    )
+    hints = ["a larger target"]
+    hints += ["a smaller --align"] if limits.align > 1 else []
+    hints += [f"a --floor below {limits.floor:g}"] if limits.floor > 0 else []
+    taken = {g.id for g in groups}
+    left_out = [g for g in graph.groups if g.prunable and g.size > g.least and g.id not in taken]
+    narrow = sum(g.kind != "blocks" for g in left_out)
+    others = f"to admit the {narrow} groups that --kinds, --exact-only, --include or --exclude leave out"
+    hints += [others] if narrow else []
+    hints += ["--kinds with 'blocks' among them"] if len(left_out) > narrow else []
+    message = f"cannot reach {', '.join(missed)}"
+    return TargetError(
+        message,
+        where=f"the largest cut that {len(groups)} groups allow keeps {reach}",
+        because=f"{kept}; blocked: {rest}",
+        hint=", ".join(hints),
+    )

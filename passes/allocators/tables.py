@@ -1,0 +1,113 @@
+"""How much error each group makes at each number of kept units, and what cuts along these tables cost."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from graphprune.passes.allocators.allocation import Allocation, Removed
+from graphprune.passes.allocators.budget import Loads
+
+#: ``[groups]`` place in each group's table; 0 keeps the whole group.
+Choice = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float64]
+
+
+class Tables:
+    """Error tables of all groups, one after the other in flat arrays.
+
+    The error of a group is the sum over the units that go, lowest first; it rises with each step.
+
+    Args:
+        allocation: groups, errors per unit and limits.
+
+    Attributes:
+        kept: units that stay, falling within each group.
+        errors: estimated error of keeping so few.
+        starts: where each group's table begins.
+        lengths: entries of each group's table.
+        owner: group of each entry.
+    """
+
+    def __init__(self, allocation: Allocation) -> None:
+        self.allocation = allocation
+        kept, errors = [], []
+        for group in allocation.groups:
+            choices = allocation.limits.choices(group)
+            worst_first = allocation.errors[allocation.best_first[group.id][::-1]]
+            kept.append(choices)
+            errors.append(np.concatenate([[0.0], np.cumsum(worst_first)])[group.size - choices])
+        self.kept = np.concatenate([np.zeros(0, np.int64), *kept])
+        self.errors = np.concatenate([np.zeros(0), *errors])
+        self.lengths = np.array([len(k) for k in kept], np.int64)
+        self.starts = np.cumsum(np.append(0, self.lengths))[:-1]
+        self.owner = np.repeat(np.arange(len(kept)), self.lengths)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def dense(self) -> Choice:
+        """Nothing goes."""
+        return np.zeros(len(self), np.int64)
+
+    @property
+    def smallest(self) -> Choice:
+        """All goes that the limits allow."""
+        return self.lengths - 1
+
+    def error(self, choice: Choice) -> float:
+        """Estimated error of a cut."""
+        return float(self.errors[self.starts + choice].sum())
+
+    def widths(self, choice: Choice) -> npt.NDArray[np.int64]:
+        """Kept units per group."""
+        return np.asarray(self.kept[self.starts + choice])
+
+    def removed(self, choice: Choice) -> Removed:
+        """The units that go."""
+        removed = np.zeros(len(self.allocation.scores), bool)
+        widths = self.widths(choice).tolist()
+        for i in np.flatnonzero(choice).tolist():
+            self.allocation.remove(self.allocation.groups[i], widths[i], removed)
+        return self.allocation.budget.settle(removed)
+
+    def loads(self, choice: Choice) -> Loads:
+        """Exact cost per target, as a fraction of what is allowed."""
+        return self.allocation.budget.loads(self.removed(choice))
+
+    def meets(self, choice: Choice) -> bool:
+        """Does the cut meet all targets?"""
+        return self.allocation.budget.meets(self.removed(choice))
+
+    def choice_of(self, removed: Removed) -> Choice:
+        """The entries that keep as many units as a cut does, or the next fewer."""
+        found = self.dense
+        for i, group in enumerate(self.allocation.groups):
+            here = self.kept[self.starts[i] : self.starts[i] + self.lengths[i]]
+            stays = int((~removed[group.units]).sum())
+            found[i] = min(int(np.searchsorted(-here, -stays)), len(here) - 1)
+        return found
+
+    def prices(self, choice: Choice) -> Values:
+        """``[groups, targets]``: what one more unit of each group costs around a cut."""
+        now = self.loads(choice)
+        prices = np.zeros((len(self), len(now)))
+        for i in np.flatnonzero(self.lengths > 1).tolist():
+            prices[i] = self.price(choice, i, now)
+        return prices
+
+    def price(self, choice: Choice, i: int, now: Loads) -> Loads:
+        """What one more unit of one group costs around a cut whose loads are ``now``."""
+        near = choice.copy()
+        near[i] += 1 if choice[i] + 1 < self.lengths[i] else -1
+        units = int(self.kept[self.starts[i] + choice[i]] - self.kept[self.starts[i] + near[i]])
+        # Where a cut dissolves what was shared, one unit less can cost more: no reason to cut there.
+        return np.asarray(np.maximum((now - self.loads(near)) / units, 0.0))
+
+    def lowest(self, values: Values) -> Choice:
+        """For each group the entry of the lowest value; of equal ones, that which keeps most."""
+        if not len(self):
+            return self.dense
+        least = np.minimum.reduceat(values, self.starts)
+        places = np.flatnonzero(values == least[self.owner])
+        return np.asarray(places[np.searchsorted(places, self.starts)] - self.starts)

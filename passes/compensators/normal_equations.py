@@ -1,0 +1,106 @@
+"""Least squares from sums alone: rows come and go, ``XᵀX`` and ``XᵀR`` stay.
+
+The damping is the one that fits rows best that it was not fitted to: rows are summed up in two halves, each
+damping is fitted on the first and judged on the second, and the best is used on both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Matrix = npt.NDArray[np.float64]
+#: Relative to the mean of the diagonal of ``XᵀX``; the last stands for no change at all.
+DAMPINGS = (*np.logspace(-7, 1, 17).tolist(), np.inf)
+#: From here on the eigenvalues cost more than they are worth, and a fixed damping is used.
+_LARGE = 3000
+
+
+@dataclass
+class Half:
+    """Sums over some rows: features ``x`` (``[groups, n, d]``) and what they should explain, ``r``."""
+
+    count: int = 0
+    xx: Matrix | float = 0.0
+    xr: Matrix | float = 0.0
+    x: Matrix | float = 0.0
+    r: Matrix | float = 0.0
+    rr: float = 0.0
+
+    def add(self, x: npt.NDArray[np.float32], r: npt.NDArray[np.float32]) -> None:
+        """More rows."""
+        turned = x.transpose(0, 2, 1)
+        self.count += x.shape[1]
+        self.xx = self.xx + np.matmul(turned, x)
+        self.xr = self.xr + np.matmul(turned, r)
+        self.x = self.x + x.sum(axis=1, dtype=np.float64)
+        self.r = self.r + r.sum(axis=1, dtype=np.float64)
+        self.rr += float(np.vdot(r, r))
+
+    def moments(self, *, centred: bool) -> tuple[Matrix, Matrix]:
+        """``E[xxᵀ]`` and ``E[x rᵀ]``, about the means if a bias takes these."""
+        n = max(self.count, 1)
+        xx, xr = np.asarray(self.xx) / n, np.asarray(self.xr) / n
+        if centred:
+            x, r = np.asarray(self.x) / n, np.asarray(self.r) / n
+            xx = xx - x[:, :, None] * x[:, None, :]
+            xr = xr - x[:, :, None] * r[:, None, :]
+        return xx, xr
+
+
+@dataclass
+class NormalEquations:
+    """What changes of weight and bias explain the residuals of a layer best."""
+
+    halves: tuple[Half, Half] = field(default_factory=lambda: (Half(), Half()))
+
+    def add(self, x: npt.NDArray[np.float32], r: npt.NDArray[np.float32]) -> None:
+        """Rows of one batch; they go to the half with fewer."""
+        min(self.halves, key=lambda half: half.count).add(x, r)
+
+    @property
+    def whole(self) -> Half:
+        """Both halves together."""
+        a, b = self.halves
+        return Half(a.count + b.count, a.xx + b.xx, a.xr + b.xr, a.x + b.x, a.r + b.r, a.rr + b.rr)
+
+    def solve(self, *, centred: bool) -> tuple[Matrix, Matrix, float]:
+        """Change of the matrices ``[groups, d, o]`` and of the bias ``[groups, o]``, and the damping.
+
+        Args:
+            centred: is there a bias that may change?
+        """
+        whole = self.whole
+        xx, xr = whole.moments(centred=centred)
+        damping = self.damping(centred=centred)
+        change = np.zeros_like(xr)
+        if np.isfinite(damping):
+            for g, matrix in enumerate(xx):
+                d = len(matrix)
+                loaded = matrix + np.eye(d) * (damping * float(np.trace(matrix)) / d + np.finfo(float).tiny)
+                change[g] = np.linalg.solve(loaded, xr[g])
+        n = max(whole.count, 1)
+        shift = np.asarray(whole.r) / n - np.einsum("gd,gdo->go", np.asarray(whole.x) / n, change)
+        return change, shift if centred else np.zeros_like(shift), damping
+
+    def damping(self, *, centred: bool) -> float:
+        """The damping whose fit to one half explains the other half best."""
+        a, b = self.halves
+        if not a.count or not b.count:
+            return 1e-2
+        (xx, xr), (test_xx, test_xr) = a.moments(centred=centred), b.moments(centred=centred)
+        if xx.shape[1] > _LARGE:
+            return 1e-3
+        errors = np.zeros(len(DAMPINGS))
+        for g in range(len(xx)):
+            values, vectors = np.linalg.eigh(xx[g])
+            values = np.maximum(values, 0.0)
+            turned, aim = vectors.T @ xr[g], vectors.T @ test_xr[g]
+            spread = vectors.T @ test_xx[g] @ vectors
+            mean = max(float(values.mean()), np.finfo(float).tiny)
+            for i, damping in enumerate(DAMPINGS[:-1]):
+                z = turned / (values + damping * mean)[:, None]
+                errors[i] += float(np.vdot(z, spread @ z) - 2 * np.vdot(z, aim))
+        return DAMPINGS[int(np.argmin(errors))]

@@ -1,0 +1,97 @@
+"""Where a layer's new weights and bias are written in the pruned model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from graphprune.calibration.landing import Landing
+from graphprune.calibration.linear import Linear
+from graphprune.names import unique_name
+
+Array = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A constant that is added to a layer's output: the input ``index`` of ``node``; absent if ``is_new``."""
+
+    node: ir.Node
+    index: int
+    is_new: bool = False
+
+
+def bias_slot(layer: Linear, landing: Landing) -> Slot | None:
+    """The place of a bias with one number per output feature, None if there is none."""
+    made = _sizes(layer.constant)[layer.made]
+    if layer.node.op_type in ("Conv", "Gemm"):
+        bias = layer.node.inputs[2] if len(layer.node.inputs) > 2 else None
+        if bias is None:
+            return Slot(layer.node, 2, is_new=True)
+        return Slot(layer.node, 2) if _is_vector(bias, made) else None
+    for node, index in landing.biases:
+        value = node.inputs[index]
+        if value is not None and _is_vector(value, made):
+            return Slot(node, index)
+    return None
+
+
+def read(value: ir.Value) -> npt.NDArray[np.float64]:
+    """A constant in double precision."""
+    assert value.const_value is not None
+    return np.asarray(value.const_value.numpy(), np.float64)
+
+
+def write(graph: ir.Graph, node: ir.Node, index: int, array: Array) -> None:
+    """Gives a node a new constant, in the old one's type; other readers of the old one keep it."""
+    old = node.inputs[index]
+    assert old is not None
+    assert old.const_value is not None
+    dtype = old.const_value.dtype
+    is_own = len(list(old.uses())) == 1 and not old.is_graph_output()
+    name = old.name if is_own else unique_name(graph, f"{old.name}/fitted")
+    tensor = ir.Tensor(np.ascontiguousarray(array.astype(dtype.numpy())), dtype=dtype, name=name)
+    if is_own:
+        old.const_value = tensor
+        return
+    new = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(array.shape), const_value=tensor)
+    graph.register_initializer(new)
+    node.replace_input_with(index, new)
+
+
+def add_bias(graph: ir.Graph, layer: Linear, slot: Slot, delta: Array) -> None:
+    """Adds ``delta[o]`` to a layer's bias."""
+    if not slot.is_new:
+        value = slot.node.inputs[slot.index]
+        assert value is not None
+        old = read(value)
+        write(graph, slot.node, slot.index, old + delta.reshape(old.shape))
+        return
+    tensor = layer.constant.const_value
+    assert tensor is not None
+    name = unique_name(graph, f"{layer.constant.name}/bias")
+    data = ir.Tensor(np.ascontiguousarray(delta.astype(tensor.dtype.numpy())), dtype=tensor.dtype, name=name)
+    new = ir.Value(
+        name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(delta.shape), const_value=data
+    )
+    graph.register_initializer(new)
+    if len(slot.node.inputs) > slot.index:
+        slot.node.replace_input_with(slot.index, new)
+    else:
+        slot.node.resize_inputs(slot.index + 1)
+        slot.node.replace_input_with(slot.index, new)
+
+
+def _is_vector(value: ir.Value, size: int) -> bool:
+    if value.const_value is None or value.is_graph_input():
+        return False
+    shape = _sizes(value)
+    return int(np.prod(shape)) == size and max(shape, default=1) == size
+
+
+def _sizes(value: ir.Value) -> tuple[int, ...]:
+    assert value.const_value is not None
+    return tuple(int(n) for n in value.const_value.shape.numpy())
