@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+#: Peers may keep this share more than the target: uniform ratios move in coarse steps, and the next lower one
+#: can be 4 % of the multiply-adds away.
+OVERSHOOT = 0.01
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Made:
     Attributes:
         method: as the table names it.
         path: the file; None when there is none.
-        seconds: whole job without imports, and with the search for the ratio where the budget has to be searched.
+        seconds: of the job without imports, and with the search for the ratio where there has to be one.
         peak_mb: largest resident size of the process.
         note: what there is to say, such as "untouched".
     """

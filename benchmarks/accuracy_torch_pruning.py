@@ -21,7 +21,7 @@ import numpy as np
 import onnxruntime
 import torch
 import torch_pruning as tp
-from accuracy_jobs import peak_mb
+from accuracy_jobs import OVERSHOOT, peak_mb
 from accuracy_torch_resnet import Images, ResNet, augmented, batches, load_resnet, reestimate
 from torch import nn
 from torch.nn import functional
@@ -84,20 +84,21 @@ def pruned_copy(network: ResNet, importance: str, scope: str, ratio: float) -> R
 
 
 def meet(network: ResNet, importance: str, scope: str, target: float) -> ResNet:
-    """The least pruned copy that keeps at most this share of the multiply-adds."""
-    allowed = target * count_macs(network)
-    low, high, found = 0.0, 1.0, None
+    """The copy whose share of the multiply-adds is nearest to the target."""
+    dense = count_macs(network)
+    low, high = 0.0, 1.0
+    tried: list[tuple[float, ResNet]] = []
     for _ in range(STEPS):
         middle = (low + high) / 2
         smaller = pruned_copy(network, importance, scope, middle)
-        if count_macs(smaller) <= allowed:
-            high, found = middle, smaller
-        else:
-            low = middle
-    if found is None:
+        share = count_macs(smaller) / dense
+        tried.append((share, smaller))
+        low, high = (low, middle) if share <= target else (middle, high)
+    met = [(share, smaller) for share, smaller in tried if share <= target + OVERSHOOT]
+    if not met:
         message = f"no ratio keeps {target:.1%} of the multiply-adds"
         raise SystemExit(message)
-    return found
+    return min(met, key=lambda pair: abs(pair[0] - target))[1]
 
 
 def export(network: nn.Module, path: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
 BATCH = 128
 Images = npt.NDArray[np.float32]
@@ -126,10 +127,10 @@ def _unfold(network: ResNet, biases: dict[str, Tensor], images: Images) -> None:
         network.get_submodule(name).bias.data.copy_(bias)
     sums = {name: [torch.zeros(2, len(bias), dtype=torch.float64), 0] for name, bias in biases.items()}
 
-    def watch(name: str) -> object:
+    def watch(name: str) -> RemovableHandle:
         def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-            x = inputs[0].double()
-            sums[name][0] += torch.stack([x.sum((0, 2, 3)), x.square().sum((0, 2, 3))])
+            x = inputs[0]
+            sums[name][0] += torch.stack([x.sum((0, 2, 3)), x.square().sum((0, 2, 3))]).double()
             sums[name][1] += x.numel() // x.shape[1]
 
         return network.get_submodule(name).register_forward_hook(hook)
@@ -152,7 +153,7 @@ def _unfold(network: ResNet, biases: dict[str, Tensor], images: Images) -> None:
 
 
 def load_resnet(path: Path, images: Images) -> ResNet:
-    """The network of an ONNX file with the parameter names of the torch module (`torch.onnx.export(dynamo=True)`).
+    """The network of an ONNX file in which the parameters have the torch module's names.
 
     Args:
         path: with BatchNorm layers, or with biases of the convolutions called `NAME.weight_bias`.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from graphprune.calibration.evidence import Evidence
 from graphprune.check import Feeds, compare_models, validate
 from graphprune.cost import Cost, measure
 from graphprune.declarations import DeclarationSource
@@ -128,8 +129,11 @@ def plan(
     targets = fractions(target, dense)
     selection = Selection(kinds, exact_only, include, exclude)
     groups = selection.choose(graph)
-    scores = CRITERIA[criterion](seed)(graph)
-    allocation = Allocation(groups, scores, Limits(floor, align), graph, targets, seed=seed)
+    judge = CRITERIA[criterion](seed)
+    scores = judge(Evidence(graph, seed=seed))
+    allocation = Allocation(
+        groups, scores, Limits(floor, align), graph, targets, additive=judge.additive, seed=seed
+    )
     removed = search(allocation, ALLOCATORS[allocator])
     options: dict[str, Any] = {
         "criterion": criterion, "allocator": allocator, "align": align, "floor": floor, "seed": seed,

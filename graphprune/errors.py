@@ -46,6 +46,10 @@ class ModelError(GraphPruneError):
     exit_code = 1
 
 
+class CalibrationError(ModelError):
+    """The calibration samples can't be read, or don't fit the model (exit 1)."""
+
+
 class UsageError(GraphPruneError):
     """The request makes no sense, whatever the model (exit 2)."""
 

@@ -34,13 +34,13 @@ def sample_inputs(
         elif value.dtype == ir.DataType.BOOL:
             feeds[name] = np.ones(shapes[name], bool)
         else:
-            rows = _table_rows(value)
+            rows = table_rows(value)
             drawn = rng.integers(0, rows, shapes[name]) if rows else np.ones(shapes[name])
             feeds[name] = drawn.astype(dtype)
     return feeds
 
 
-def _table_rows(value: ir.Value) -> int | None:
+def table_rows(value: ir.Value) -> int | None:
     """Rows of the smallest table that this input indexes, None if it indexes none."""
     rows: list[int] = []
     todo, seen = [value], set()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from graphprune.errors import TargetError
 from graphprune.passes.allocators import Allocation, Allocator
-from graphprune.passes.allocators.allocation import Removed
+from graphprune.passes.allocators.allocation import Effect, Removed
 from graphprune.rewrite import cut
 
 _BYTE_ROUNDS = 16
@@ -18,6 +20,8 @@ def search(allocation: Allocation, allocator: Allocator) -> Removed:
     Raises:
         TargetError: even the largest cut does not; says how far it goes and what blocks the rest.
     """
+    if allocation.effect is not None:
+        allocation = replace(allocation, effect=_Remembered(allocation.effect))
     removed = allocator(allocation)
     return _meet_bytes(allocation, allocator, removed) if "bytes" in allocation.targets else removed
 
@@ -53,3 +57,17 @@ def _meet_bytes(allocation: Allocation, allocator: Allocator, removed: Removed) 
         because="names, shape constants and copies of shared constants don't shrink with the weights",
         hint="a larger target, or params=… instead of bytes=…",
     )
+
+
+class _Remembered:
+    """An effect that is measured once per cut: files that stay too large make allocators start again."""
+
+    def __init__(self, effect: Effect) -> None:
+        self._effect = effect
+        self._known: dict[bytes, float] = {}
+
+    def __call__(self, removed: Removed) -> float:
+        key = np.packbits(removed).tobytes()
+        if key not in self._known:
+            self._known[key] = self._effect(removed)
+        return self._known[key]

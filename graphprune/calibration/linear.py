@@ -114,11 +114,20 @@ class Linear:
 
     @staticmethod
     def _flat(data: npt.NDArray[np.generic], axis: int, pick: npt.NDArray[np.int64] | None) -> Array:
-        array = np.moveaxis(np.asarray(data, np.float32), axis, -1)
-        array = array.reshape(len(array) if array.ndim > 1 else 1, -1, array.shape[-1])
-        if pick is not None:
-            array = np.take_along_axis(array, pick[:, :, None], axis=1)
-        return np.ascontiguousarray(array.reshape(-1, array.shape[-1]))
+        if data.ndim == 1:
+            data = data[None]
+        axis %= data.ndim
+        features = data.shape[axis]
+        if axis == 1 and data.ndim > 2:  # picked before anything is moved
+            array = data.reshape(len(data), features, -1)
+            if pick is not None:
+                array = np.take_along_axis(array, pick[:, None, :], axis=2)
+            array = array.transpose(0, 2, 1)
+        else:
+            array = np.moveaxis(data, axis, -1).reshape(len(data), -1, features)
+            if pick is not None:
+                array = np.take_along_axis(array, pick[:, :, None], axis=1)
+        return np.ascontiguousarray(array.reshape(-1, features), np.float32)
 
 
 def linear_of(node: ir.Node) -> Linear | None:

@@ -74,6 +74,11 @@ class Sampler:
         return rng.integers(0, there, (output[0], wanted))
 
 
+def gram(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """``XᵀX`` of ``[groups, n, d]``; a product of a matrix with itself takes half the time of any other."""
+    return np.stack([x.T @ x for x in rows])
+
+
 @dataclass
 class Sums:
     """Sums over rows, one layer."""
@@ -89,7 +94,7 @@ class Sums:
         """Rows ``[groups, n, d]``."""
         self.count += rows.shape[1]
         self.first = self.first + rows.sum(axis=1, dtype=np.float64)
-        self.second = self.second + np.matmul(rows.transpose(0, 2, 1), rows)
+        self.second = self.second + gram(rows)
 
     def add_output(self, values: npt.NDArray[np.float32]) -> None:
         """Values ``[n, channels]`` of what the layer's output becomes part of."""

@@ -40,15 +40,15 @@ class Budget:
         """The units that really go: ends of removed layers keep the same positions."""
         return settle(self._graph.analysis, removed)
 
-    def loads(self, removed: Removed) -> Loads:
-        """Cost of a cut for each target, as a fraction of what is allowed."""
+    def judge(self, removed: Removed) -> tuple[Loads, bool]:
+        """Cost of a cut for each target, as a fraction of what is allowed; and are all targets met?"""
         ratio = self._graph.cost.evaluate(removed).ratio(self._dense)
-        return np.array([ratio[metric] / fraction for metric, fraction in self._targets.items()])
+        loads = [ratio[metric] / fraction for metric, fraction in self._targets.items()]
+        return np.array(loads), all(ratio[metric] <= limit for metric, limit in self._targets.items())
 
     def meets(self, removed: Removed) -> bool:
         """Are all targets met?"""
-        ratio = self._graph.cost.evaluate(removed).ratio(self._dense)
-        return all(ratio[metric] <= fraction for metric, fraction in self._targets.items())
+        return self.judge(removed)[1]
 
     @cached_property
     def allowed(self) -> list[float]:

@@ -16,12 +16,12 @@ class Exchange:
 
     Args:
         tables: error tables.
-        evaluations: of the cost, at most.
+        evaluations: of the cost, at most, per cut.
     """
 
     def __init__(self, tables: Tables, evaluations: int = _EVALUATIONS) -> None:
         self._tables = tables
-        self._left = evaluations
+        self._evaluations = self._left = evaluations
         self._prices: Values = np.zeros((0, 0))
 
     def __call__(self, choice: Choice) -> Choice:
@@ -32,7 +32,7 @@ class Exchange:
         """
         if not len(self._tables) or not choice.any():
             return choice
-        self._left -= len(self._tables)
+        self._left = self._evaluations - len(self._tables)
         self._prices = self._tables.prices(choice)
         best = self._give_back(choice)
         for _ in range(_PASSES):

@@ -64,10 +64,10 @@ class ByLevel:
                 high, best = middle, candidate
             else:
                 low = middle
-        return _refill(allocation, best)
+        return refill(allocation, best)
 
 
-def _refill(allocation: Allocation, removed: Removed) -> Removed:
+def refill(allocation: Allocation, removed: Removed) -> Removed:
     """Gives back what a coarse last step took too much: a level moves whole heads of many layers at once.
 
     Groups with few units go first, since their steps are the large ones.

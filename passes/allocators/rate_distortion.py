@@ -9,12 +9,13 @@ best cut is improved by exact exchanges.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from graphprune.passes.allocators.allocation import Allocation, Removed
 from graphprune.passes.allocators.exchange import Exchange
 from graphprune.passes.allocators.levels import ByLevel, global_ranking, uniform
+from graphprune.passes.allocators.packing import Packing
 from graphprune.passes.allocators.relaxation import is_below, solve, tangent
 from graphprune.passes.allocators.tables import Choice, Tables, Values
 
@@ -28,9 +29,17 @@ class RateDistortion:
 
     Attributes:
         rounds: how often the costs are told apart anew.
+        restarts: further starts, from random cuts.
+        improved: cuts that are improved by exchanges, the best ones.
+        packing: finds one more cut.
+        packed_groups: unless there are more groups than this.
     """
 
-    rounds: int = 4
+    rounds: int = 6
+    restarts: int = 4
+    improved: int = 3
+    packing: Packing = field(default_factory=Packing)
+    packed_groups: int = 256
 
     def __call__(self, allocation: Allocation) -> Removed:
         """A cut of little error that meets all targets.
@@ -50,24 +59,34 @@ class RateDistortion:
             TargetError: even the largest cut does not meet the targets.
         """
         found = starting_points(tables)
-        for logarithmic in (True, False):
-            found += self._rounds(tables, found, logarithmic=logarithmic)
-        return Exchange(tables)(best_of(tables, found))
+        here = best_of(tables, found)
+        rng = np.random.default_rng(tables.allocation.seed)
+        for _ in range(self.restarts + 1):
+            found += self._rounds(tables, here)
+            here = np.rint(rng.random(len(tables)) * tables.smallest).astype(np.int64)
+        # Whole blocks and experts are more than a multiplier can weigh.
+        if self.packed_groups >= len(tables) > 0:
+            weights = np.ones(len(tables.allocation.targets))
+            packed = self.packing(tangent(tables, best_of(tables, found), weights, logarithmic=False))
+            found += [packed] if packed is not None else []
+        exchange = Exchange(tables)
+        best = sorted(found, key=tables.error)[: self.improved]
+        return best_of(tables, [exchange(choice) for choice in best])
 
-    def _rounds(self, tables: Tables, starts: list[Choice], *, logarithmic: bool) -> list[Choice]:
+    def _rounds(self, tables: Tables, here: Choice) -> list[Choice]:
+        """Cuts that meet the targets, each by the prices around the one before."""
         found: list[Choice] = []
-        here = best_of(tables, starts)
-        weights = np.full(len(tables.allocation.targets), 1.0)
+        weights = np.ones(len(tables.allocation.targets))
         for _ in range(self.rounds):
-            around = tangent(tables, here, weights, logarithmic=logarithmic)
+            around = tangent(tables, here, weights, logarithmic=False)
             candidate = solve(around.best, tables.meets, max(tables.error(here), 1e-12))
-            if candidate is None:
+            if candidate is None or (np.array_equal(candidate, here) and len(weights) == 1):
                 break
+            # Two cuts whose prices lead to each other would go on for ever: half way is out of that.
+            is_better = not found or tables.error(candidate) < min(map(tables.error, found))
+            here = candidate if is_better else np.rint((here + candidate) / 2).astype(np.int64)
             found.append(candidate)
             weights = reweighed(weights, tables.loads(candidate))
-            if np.array_equal(candidate, here) and len(weights) == 1:
-                break
-            here = candidate
         return found
 
 
@@ -107,7 +126,7 @@ def lower_bound(tables: Tables, choice: Choice) -> float | None:
             around = tangent(tables, choice, weights, logarithmic=logarithmic)
             if logarithmic or is_separable(tables):
                 found += [around.bound()] if is_below(around, weights, known) else []
-    return max(found, default=None)
+    return float(max(found)) if found else None
 
 
 def is_separable(tables: Tables) -> bool:

@@ -80,15 +80,15 @@ def tangent(tables: Tables, choice: Choice, weights: Values, *, logarithmic: boo
         weights: of the targets, when there are several: only their weighed sum is looked at.
         logarithmic: which kind.
     """
-    prices = tables.prices(choice) @ weights
-    widths = tables.widths(choice).astype(np.float64)
     kept = tables.kept.astype(np.float64)
-    charges = prices[tables.owner] * kept
     if logarithmic:
         # What can go altogether has no logarithm.
-        has_log = (tables.kept[tables.starts + tables.smallest] > 0)[tables.owner]
-        safe = np.where(has_log, kept, 1.0)
-        charges = np.where(has_log, (prices * widths)[tables.owner] * np.log(safe), charges)
+        has_log = tables.kept[tables.starts + tables.smallest] > 0
+        slopes = tables.slopes(choice) @ weights
+        scaled = np.where(has_log, slopes * tables.widths(choice), slopes)
+        charges = scaled[tables.owner] * np.where(has_log[tables.owner], np.log(np.maximum(kept, 1.0)), kept)
+    else:
+        charges = (tables.prices(choice) @ weights)[tables.owner] * kept
     load = float(tables.loads(choice) @ weights)
     return Tangent(tables, charges, load, float(charges[tables.starts + choice].sum()), float(weights.sum()))
 

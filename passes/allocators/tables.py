@@ -10,6 +10,8 @@ from graphprune.passes.allocators.budget import Loads
 #: ``[groups]`` place in each group's table; 0 keeps the whole group.
 Choice = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
+#: Cuts whose cost is kept, as searches come back to the same ones.
+_REMEMBERED = 50_000
 
 
 class Tables:
@@ -41,6 +43,7 @@ class Tables:
         self.lengths = np.array([len(k) for k in kept], np.int64)
         self.starts = np.cumsum(np.append(0, self.lengths))[:-1]
         self.owner = np.repeat(np.arange(len(kept)), self.lengths)
+        self._known: dict[bytes, tuple[Loads, bool]] = {}
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -73,11 +76,19 @@ class Tables:
 
     def loads(self, choice: Choice) -> Loads:
         """Exact cost per target, as a fraction of what is allowed."""
-        return self.allocation.budget.loads(self.removed(choice))
+        return self._judge(choice)[0]
 
     def meets(self, choice: Choice) -> bool:
         """Does the cut meet all targets?"""
-        return self.allocation.budget.meets(self.removed(choice))
+        return self._judge(choice)[1]
+
+    def _judge(self, choice: Choice) -> tuple[Loads, bool]:
+        key = choice.tobytes()
+        if key not in self._known:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[key] = self.allocation.budget.judge(self.removed(choice))
+        return self._known[key]
 
     def choice_of(self, removed: Removed) -> Choice:
         """The entries that keep as many units as a cut does, or the next fewer."""
@@ -103,6 +114,23 @@ class Tables:
         units = int(self.kept[self.starts[i] + choice[i]] - self.kept[self.starts[i] + near[i]])
         # Where a cut dissolves what was shared, one unit less can cost more: no reason to cut there.
         return np.asarray(np.maximum((now - self.loads(near)) / units, 0.0))
+
+    def slopes(self, choice: Choice) -> Values:
+        """``[groups, targets]``: derivative of the cost by each group's width.
+
+        A group stands at most twice in a product, so a parabola through three widths has it exactly.
+        """
+        slopes = np.zeros((len(self), len(self.allocation.targets)))
+        for i in np.flatnonzero(self.lengths > 1).tolist():
+            first = min(max(int(choice[i]) - 1, 0), max(int(self.lengths[i]) - 3, 0))
+            places = np.arange(first, min(first + 3, int(self.lengths[i])))
+            near = np.repeat(choice[None], len(places), axis=0)
+            near[:, i] = places
+            widths = self.kept[self.starts[i] + places].astype(np.float64) - self.widths(choice)[i]
+            loads = np.array([self.loads(row) for row in near])
+            powers = np.vander(widths, increasing=True)
+            slopes[i] = np.linalg.solve(powers, loads)[1]
+        return np.asarray(np.maximum(slopes, 0.0))
 
     def lowest(self, values: Values) -> Choice:
         """For each group the entry of the lowest value; of equal ones, that which keeps most."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.calibration.moments import gram
+
 Matrix = npt.NDArray[np.float64]
 #: Relative to the mean of the diagonal of ``XᵀX``; the last stands for no change at all.
 DAMPINGS = (*np.logspace(-7, 1, 17).tolist(), np.inf)
@@ -33,7 +35,7 @@ class Half:
         """More rows."""
         turned = x.transpose(0, 2, 1)
         self.count += x.shape[1]
-        self.xx = self.xx + np.matmul(turned, x)
+        self.xx = self.xx + gram(x)
         self.xr = self.xr + np.matmul(turned, r)
         self.x = self.x + x.sum(axis=1, dtype=np.float64)
         self.r = self.r + r.sum(axis=1, dtype=np.float64)

@@ -73,19 +73,22 @@ class Sequential:
         axes = keeps.analysis.axes.get(name)
         keep = tuple(keeps.of(a) for a in axes) if axes is not None else ()
         own = _own_bias(layer)
-        for b, (data, target) in enumerate(zip(new.values(layer.source.name or ""), old.values(name), strict=True)):
+        for b, (data, target) in enumerate(
+            zip(new.values(layer.source.name or ""), old.values(name), strict=True)
+        ):
             wanted = _kept(target, keep)
             pick = evidence.sampler.pick(layer, features, wanted.shape, b)
+            base = np.zeros_like(wanted)
             if others is not None:
-                wanted = wanted - others[b]
+                base = base + others[b]
             for node, index in landing.biases:
-                wanted = wanted - read(node.inputs[index]).astype(np.float32)  # type: ignore[arg-type]
-            rows, aims = layer.rows(data, pick), layer.targets(wanted, pick)
+                base = base + read(node.inputs[index]).astype(np.float32)  # type: ignore[arg-type]
+            rows, aims, bases = layer.rows(data, pick), layer.targets(wanted, pick), layer.targets(base, pick)
             valid = valid_rows(evidence.masks[b], wanted.shape, layer) if pick is None else None
             if valid is not None:
-                rows, aims = rows[:, valid], aims[:, valid]
-            residual = aims - rows @ matrices.astype(np.float32) - own
-            sums.add(rows, residual)
+                rows, aims, bases = rows[:, valid], aims[:, valid], bases[:, valid]
+            now = rows @ matrices.astype(np.float32) + own + bases
+            sums.add(rows, aims - now)
         change, shift, _ = sums.solve(centred=slot is not None)
         if not np.isfinite(change).all() or not np.isfinite(shift).all():
             return

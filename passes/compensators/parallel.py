@@ -1,0 +1,101 @@
+"""Least squares in one pass: every layer by the moments of the original's activations.
+
+``W_K ← W_K + (C_KK)⁻¹ C_KR W_R`` for kept features K and removed ones R, with ``C`` the covariance and the bias
+taking the means (``C = E[x xᵀ]`` where there is no bias).  It is what optimal brain surgeon's updates add up to,
+whatever the order of removal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from graphprune.axes_kept import Keeps
+from graphprune.calibration.evidence import Consumer, Evidence
+from graphprune.calibration.landing import landing_of
+from graphprune.calibration.linear import Linear, linear_of
+from graphprune.calibration.moments import Moments
+from graphprune.model import Model
+from graphprune.passes.compensators.slots import add_bias, bias_slot, read, write
+
+Removed = npt.NDArray[np.bool_]
+Matrix = npt.NDArray[np.float64]
+#: Relative to the mean of the diagonal.
+DAMPING = 1e-3
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """Re-solves every layer that lost inputs, each from the original's moments alone.
+
+    Attributes:
+        damping: added to the diagonal, relative to its mean.
+        weights: re-solve the weights; otherwise only the bias takes the means of what went (FLAP).
+    """
+
+    damping: float = DAMPING
+    weights: bool = True
+
+    def __call__(self, evidence: Evidence, removed: Removed, pruned: Model) -> Model:
+        """New weights for ``pruned``, which is changed and returned."""
+        keeps = Keeps(evidence.graph.analysis, removed)
+        layers = {n.outputs[0].name: n for n in pruned.ir.graph}
+        for consumer in evidence.consumers:
+            kept = keeps.of(consumer.axis)
+            node = layers.get(consumer.layer.output.name)
+            layer = linear_of(node) if node is not None else None
+            if kept is not None and layer is not None and layer.groups == consumer.layer.groups:
+                self._solve(pruned.ir.graph, evidence.moments, consumer, layer, keeps)
+        return pruned
+
+    def _solve(
+        self,
+        graph: ir.Graph,
+        moments: Mapping[Linear, Moments],
+        consumer: Consumer,
+        layer: Linear,
+        keeps: Keeps,
+    ) -> None:
+        slot = bias_slot(layer, landing_of(layer.output))
+        found = moments[consumer.layer]
+        shape = tuple(consumer.use.value.const_value.shape.numpy())  # type: ignore[union-attr]
+        kept = keeps.of(consumer.axis)
+        assert kept is not None
+        stays = consumer.layer.features_of(np.flatnonzero(kept), shape).ravel()
+        goes = consumer.layer.features_of(np.flatnonzero(~kept), shape).ravel()
+        made = keeps.of(consumer.use.axes[consumer.layer.made])
+        outputs = _outputs(made, layer.groups, consumer.matrices.shape[2])
+        now = read(layer.constant)
+        old = layer.matrices(now)
+        if outputs is None or old.shape[1:] != (len(stays), outputs.shape[1]):
+            return  # the cut gave this layer another form
+        second = found.covariance if slot is not None else found.second
+        new, shift = old.copy(), np.zeros((layer.groups, outputs.shape[1]))
+        for g, (matrix, moment) in enumerate(zip(consumer.matrices, second, strict=True)):
+            lost = matrix[np.ix_(goes, outputs[g])]
+            if self.weights:
+                own = moment[np.ix_(stays, stays)]
+                load = self.damping * float(np.trace(own)) / max(len(own), 1) + np.finfo(float).tiny
+                solved = np.linalg.solve(
+                    own + np.eye(len(own)) * load, moment[np.ix_(stays, goes)] @ lost
+                )
+                new[g] = old[g] + solved
+            shift[g] = found.mean[g, goes] @ lost - found.mean[g, stays] @ (new[g] - old[g])
+        if self.weights:
+            write(graph, layer.node, layer.weight, layer.weights(new, now.shape))
+        if slot is not None:
+            add_bias(graph, layer, slot, shift.reshape(-1))
+
+
+def _outputs(
+    made: npt.NDArray[np.bool_] | None, groups: int, per_group: int
+) -> npt.NDArray[np.int64] | None:
+    """Kept outputs of each group, ``[groups, o]``; None if they keep different numbers."""
+    if made is None:
+        return np.tile(np.arange(per_group), (groups, 1))
+    rows = [np.flatnonzero(mask) for mask in made.reshape(groups, per_group)]
+    return np.stack(rows) if len({len(r) for r in rows}) == 1 else None
