@@ -29,6 +29,7 @@ from accuracy_tasks import TASKS, Kit, Task
 
 import graphprune as gp
 from graphprune.cost import measure
+from graphprune.passes.recipes import DEFAULT, RECIPES
 
 
 def parse() -> argparse.Namespace:
@@ -42,7 +43,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=["*"], help="globs over the names of methods")
     parser.add_argument("--recipes", nargs="*", help="recipes, or settings as criterion=l2,allocator=global")
     parser.add_argument(
-        "--no-data", nargs="*", default=["graphprune"], metavar="RECIPE", help="these without data as well"
+        "--no-data", nargs="*", default=[DEFAULT], metavar="RECIPE", help="these without data as well"
     )
     parser.add_argument("--choose", action="store_true", help="figures on held-out samples instead of test")
     parser.add_argument("--samples", type=int, help="calibration samples (default: the model's own)")
@@ -59,13 +60,11 @@ def parse() -> argparse.Namespace:
 
 def methods(options: argparse.Namespace) -> list[Method]:
     """All whose name matches and whose Python is there."""
-    names = options.recipes
-    if names is None:
-        from graphprune.passes.recipes import RECIPES
-
-        names = [*RECIPES]
-    found = accuracy_graphprune.methods(names, with_data=True)
-    found += accuracy_graphprune.methods(options.no_data, with_data=False)
+    names = [*RECIPES] if options.recipes is None else options.recipes
+    data_free = [name for name in names if name in RECIPES and RECIPES[name].data_free]
+    found = accuracy_graphprune.methods([n for n in names if n not in data_free], with_data=True)
+    without = dict.fromkeys([*data_free, *options.no_data])
+    found += accuracy_graphprune.methods([*without], with_data=False)
     if options.torch_python:
         found += accuracy_peers.methods()
     if options.onnxsim_python:

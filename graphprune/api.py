@@ -8,17 +8,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from graphprune.calibration.evidence import Evidence
+from graphprune.calibration.evidence import Progress
+from graphprune.calibration.samples import SampleSource
 from graphprune.check import Feeds, compare_models, validate
 from graphprune.cost import Cost, measure
 from graphprune.declarations import DeclarationSource
-from graphprune.errors import UsageError
+from graphprune.errors import ModelError, UsageError
 from graphprune.graph import DependencyGraph, analyze
 from graphprune.interface_axes import allowed_by
 from graphprune.model import Model, Source, load
 from graphprune.oracle import Verdict, verify
 from graphprune.passes.allocators import ALLOCATORS, Allocation, Limits
+from graphprune.passes.compensators import COMPENSATORS
 from graphprune.passes.criteria import CRITERIA
+from graphprune.passes.effect import Effect
 from graphprune.plan import Plan
 from graphprune.planner import make_plan, removed_units
 from graphprune.rewrite import cut
@@ -26,6 +29,7 @@ from graphprune.search import search
 from graphprune.selection import Selection
 from graphprune.storage.streaming import Stream
 from graphprune.storage.writing import require_writable
+from graphprune.strategy import Strategy, strategy
 from graphprune.target import fractions
 
 
@@ -42,6 +46,9 @@ class PruneResult:
         model: the pruned model.
         output: where it was written.
         source_sha256: hash of the original.
+        output_errors: relative squared error of the outputs on (at most 256 of) the calibration samples,
+            before and after compensation; None without a compensator.
+        is_synthetic: were these samples made up?
     """
 
     before: Cost
@@ -52,6 +59,8 @@ class PruneResult:
     model: Model
     output: Path | None
     source_sha256: str
+    output_errors: tuple[float, float] | None = None
+    is_synthetic: bool = True
 
 
 def _graph(
@@ -88,8 +97,11 @@ def plan(
     model: Source | DependencyGraph,
     *,
     target: Mapping[str, float | str],
-    criterion: str = "l2",
-    allocator: str = "global",
+    recipe: str | None = None,
+    criterion: str | None = None,
+    allocator: str | None = None,
+    calibration: SampleSource | None = None,
+    samples: int | None = None,
     kinds: Collection[str] | None = None,
     exact_only: bool = False,
     include: Sequence[str] = (),
@@ -106,8 +118,12 @@ def plan(
     Args:
         model: a model or its dependency graph.
         target: what may be kept: ``{"macs": 0.5}``, ``{"bytes": "20MB"}``; several at once are all met.
-        criterion: importance of a unit: "l1", "l2" or "random".
-        allocator: how the budget is shared: "global" (one ranking) or "uniform" (same fraction everywhere).
+        recipe: a named combination of criterion, allocator and compensator: docs/recipes.md.
+        criterion: importance of a unit: a name of :data:`~graphprune.passes.criteria.CRITERIA`.
+        allocator: how the budget is shared: a name of :data:`~graphprune.passes.allocators.ALLOCATORS`.
+        calibration: samples without labels: an ``.npz``, a dict of arrays named as the model's inputs, or an
+            iterable of such dicts; None or "none": samples are made up where the criterion needs some.
+        samples: how many of them are used (None: all).
         kinds: kinds of groups that may shrink (None: all).
         exact_only: leave out groups over which a norm, softmax or mean runs.
         include: globs over group, parameter and node names; empty for all.
@@ -123,22 +139,38 @@ def plan(
         UsageError: an option makes no sense.
         TargetError: the target can't be reached.
     """
+    asked = strategy(
+        recipe=recipe, criterion=criterion, allocator=allocator, calibration=calibration, samples=samples,
+        seed=seed, dims=dims,
+    )  # fmt: skip
+    selection, limits = _bounds(kinds, exact_only, include, exclude, align, floor)
     graph = _graph(model, dims, declarations, allow_io)
-    _check_options(criterion, allocator, align, floor)
-    dense = graph.cost.evaluate()
-    targets = fractions(target, dense)
-    selection = Selection(kinds, exact_only, include, exclude)
+    return _decide(graph, asked, target, selection, limits)
+
+
+def _decide(
+    graph: DependencyGraph,
+    asked: Strategy,
+    target: Mapping[str, float | str],
+    selection: Selection,
+    limits: Limits,
+) -> Plan:
+    targets = fractions(target, graph.cost.evaluate())
+    if selection.kinds is None:
+        selection = replace(selection, kinds=asked.recipe.kinds)
     groups = selection.choose(graph)
-    judge = CRITERIA[criterion](seed)
-    scores = judge(Evidence(graph, seed=seed))
+    evidence = asked.evidence(graph)
+    judge = CRITERIA[asked.recipe.criterion](asked.seed)
     allocation = Allocation(
-        groups, scores, Limits(floor, align), graph, targets, additive=judge.additive, seed=seed
-    )
-    removed = search(allocation, ALLOCATORS[allocator])
+        groups, judge(evidence), limits, graph, targets, additive=judge.additive,
+        effect=Effect(evidence), seed=asked.seed,
+    )  # fmt: skip
+    removed = search(allocation, ALLOCATORS[asked.recipe.allocator])
+    kinds = selection.kinds
     options: dict[str, Any] = {
-        "criterion": criterion, "allocator": allocator, "align": align, "floor": floor, "seed": seed,
-        "exact_only": exact_only, "kinds": sorted(kinds) if kinds is not None else None,
-        "include": list(include), "exclude": list(exclude),
+        **asked.options(), "align": limits.align, "floor": limits.floor, "seed": asked.seed,
+        "exact_only": selection.exact_only, "kinds": sorted(kinds) if kinds is not None else None,
+        "include": list(selection.include), "exclude": list(selection.exclude),
     }  # fmt: skip
     if allocation.report:
         options["allocation"] = dict(allocation.report)
@@ -147,40 +179,46 @@ def plan(
     return make_plan(graph, removed, targets, options)
 
 
-def _check_options(criterion: str, allocator: str, align: int, floor: float) -> None:
-    for noun, name, table in (
-        ("criterion", criterion, CRITERIA),
-        ("allocator", allocator, ALLOCATORS),
-    ):
-        if name not in table:
-            message = f"unknown {noun} '{name}'"
-            raise UsageError(message, hint=f"one of {', '.join(sorted(table))}")
-    if align < 1:
-        message = f"cannot align widths to multiples of {align}"
-        raise UsageError(message, hint="--align 8")
-    if not 0.0 <= floor <= 1.0:
-        message = f"a floor of {floor} is no fraction"
-        raise UsageError(message, hint="--floor 0.1")
-
-
 def apply(
     model: Source | DependencyGraph,
     plan: Plan,
     *,
+    compensator: str = "none",
+    calibration: SampleSource | None = None,
+    samples: int | None = None,
     dims: Mapping[str, int] | None = None,
     declarations: DeclarationSource | None = None,
+    seed: int = 0,
 ) -> Model:
     """The model cut as a plan says, valid by onnx.checker.
 
     A plan carries its declarations and the new signature of the model: neither has to be given again.
 
+    Args:
+        model: the model, or its dependency graph; not changed.
+        plan: what goes.
+        compensator: what the kept weights become: a name of
+            :data:`~graphprune.passes.compensators.COMPENSATORS`.
+        calibration: samples for it, as in :func:`plan`.
+        samples: how many of them are used (None: all).
+        dims: sizes for symbolic dimensions.
+        declarations: operators without a rule: see :func:`~graphprune.graph.analyze`.
+        seed: of everything random.
+
     Raises:
         PlanError: the plan does not fit the model.
         ValidationError: the result is not a valid model.
     """
+    asked = strategy(
+        compensator=compensator, calibration=calibration, samples=samples, seed=seed, dims=dims
+    )
     graph = model if isinstance(model, DependencyGraph) else _graph_for(plan, model, dims, declarations)
-    pruned = cut(graph.analysis, removed_units(graph, plan))
+    removed = removed_units(graph, plan)
+    pruned = cut(graph.analysis, removed)
     validate(pruned)
+    change = COMPENSATORS[asked.recipe.compensator]
+    if change is not None:
+        validate(change(asked.evidence(graph), removed, pruned))
     return pruned
 
 
@@ -198,32 +236,53 @@ def prune(
     target: Mapping[str, float | str] | None = None,
     plan_out: str | Path | None = None,
     use_plan: Plan | None = None,
+    recipe: str | None = None,
+    criterion: str | None = None,
+    allocator: str | None = None,
+    compensator: str | None = None,
+    calibration: SampleSource | None = None,
+    samples: int | None = None,
     verify_result: bool = True,
     dims: Mapping[str, int] | None = None,
     declarations: DeclarationSource | None = None,
     allow_io: Collection[str] = (),
     seed: int = 0,
-    **options: Any,
+    progress: Progress | None = None,
+    **limits: Any,
 ) -> PruneResult:
-    """All of it: plan, cut, validate, verify, write.
+    """All of it: plan, cut, validate, verify, compensate, write.
 
     Args:
         model: path or object; never changed.
         output: path of the pruned model; None: nothing is written.
         target: see :func:`plan`.
         plan_out: where to write the plan.
-        use_plan: cut as this plan says instead of making one.
-        verify_result: run the masking oracle.
+        use_plan: cut as this plan says instead of making one; no weights are changed unless a compensator
+            is named.
+        recipe: see :func:`plan`; "graphprune" if neither it nor a criterion is named.
+        criterion: see :func:`plan`.
+        allocator: see :func:`plan`.
+        compensator: what the kept weights become, see :func:`apply`; None: as the recipe says.
+        calibration: see :func:`plan`.
+        samples: see :func:`plan`.
+        verify_result: run the masking oracle (on the pure cut, before weights are changed).
         dims: sizes for symbolic dimensions.
         declarations: operators without a rule: see :func:`~graphprune.graph.analyze`.
         allow_io: model inputs and outputs that may shrink: see :func:`~graphprune.graph.analyze`.
         seed: of everything random.
-        **options: further options of :func:`plan`.
+        progress: is told how far which stage is: ``progress("calibrating", 3, 16)``.
+        **limits: the other options of :func:`plan`: kinds, exact_only, include, exclude, align, floor.
 
     Raises:
         GraphPruneError: see the errors' exit codes; nothing is written then.
     """
     clock = _Clock()
+    asked = strategy(
+        recipe=recipe, criterion=criterion, allocator=allocator,
+        compensator=compensator or ("none" if use_plan is not None else None),
+        calibration=calibration, samples=samples, seed=seed, dims=dims, progress=progress,
+    )  # fmt: skip
+    _bounds(**limits)
     given = [Path(p) for p in (output, plan_out, model if isinstance(model, (str, Path)) else None) if p]
     if len({path.resolve() for path in given}) < len(given):
         message = f"two of the files are the same: {', '.join(map(str, given))}"
@@ -241,9 +300,10 @@ def prune(
         graph = _graph_for(use_plan, source, dims, declarations, allow_io, in_place=from_file)
     before = graph.cost.evaluate()
     clock.stop("analyze")
+    evidence = asked.evidence(graph)
     decision = use_plan
     if decision is None:
-        decision = plan(graph, target=target or {}, seed=seed, **options)
+        decision, asked = _decision(graph, asked, target or {}, limits)
     removed = removed_units(graph, decision)
     clock.stop("plan")
     pruned = cut(graph.analysis, removed)
@@ -252,6 +312,15 @@ def prune(
     clock.stop("rewrite")
     verdict = verify(graph.analysis, removed, pruned, seed=seed) if verify_result else None
     clock.stop("verify")
+    change, errors = COMPENSATORS[asked.recipe.compensator], None
+    if change is not None:
+        effect = Effect(evidence)
+        before_it = effect.of(pruned)
+        pruned = change(evidence, removed, pruned)
+        errors = (before_it, effect.of(pruned))
+        stream = Stream(pruned.ir)
+        validate(pruned, in_session=verify_result, stream=stream)
+        clock.stop("compensate")
     after = measure(pruned, dims, is_prepared=True, file_bytes=stream.size)
     decision = replace(decision, reached={k: round(v, 6) for k, v in after.ratio(before).items()})
     if output is not None:
@@ -260,7 +329,42 @@ def prune(
         decision.save(plan_out)
     clock.stop("write")
     written = Path(output) if output is not None else None
-    return PruneResult(before, after, decision, verdict, clock.laps, pruned, written, source.sha256)
+    return PruneResult(
+        before, after, decision, verdict, clock.laps, pruned, written, source.sha256, errors,
+        is_synthetic=evidence.is_synthetic,
+    )  # fmt: skip
+
+
+def _decision(
+    graph: DependencyGraph, asked: Strategy, target: Mapping[str, float | str], limits: Mapping[str, Any]
+) -> tuple[Plan, Strategy]:
+    """The plan, and the strategy that made it: magnitude if nobody asked for more and the model can't run."""
+    selection, bounds = _bounds(**limits)
+    try:
+        return _decide(graph, asked, target, selection, bounds), asked
+    except ModelError as error:
+        if asked.calibration is not None or not asked.is_default:
+            raise
+        plain = strategy(criterion="l2", seed=asked.seed)
+        found = _decide(graph, plain, target, selection, bounds)
+        return replace(found, options={**found.options, "fallback": str(error)}), plain
+
+
+def _bounds(
+    kinds: Collection[str] | None = None,
+    exact_only: bool = False,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    align: int = 1,
+    floor: float = 0.1,
+) -> tuple[Selection, Limits]:
+    if align < 1:
+        message = f"cannot align widths to multiples of {align}"
+        raise UsageError(message, hint="--align 8")
+    if not 0.0 <= floor <= 1.0:
+        message = f"a floor of {floor} is no fraction"
+        raise UsageError(message, hint="--floor 0.1")
+    return Selection(kinds, exact_only, include, exclude), Limits(floor, align)
 
 
 class _Clock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -29,16 +30,26 @@ class Effect:
 
     def __init__(self, evidence: Evidence, samples: int = SAMPLES) -> None:
         self._evidence = evidence
-        self._batches: list[Mapping[str, npt.NDArray[np.generic]]] = []
-        left = samples
-        for batch in evidence.batches:
+        self._samples = samples
+
+    @cached_property
+    def _batches(self) -> list[Mapping[str, npt.NDArray[np.generic]]]:
+        batches, left = [], self._samples
+        for batch in self._evidence.batches:
             if left <= 0:
                 break
-            self._batches.append(batch)
+            batches.append(batch)
             left -= len(next(iter(batch.values())))
-        self._dense = self._run(evidence.graph.model)
+        return batches
+
+    @cached_property
+    def _dense(self) -> Outputs:
+        return self._run(self._evidence.graph.model)
+
+    @cached_property
+    def _scale(self) -> list[float]:
         # An output that is constant over the samples has no scale of its own.
-        self._scale = [max(float(np.var(y, axis=0).sum()), 1e-12) for y in self._dense]
+        return [max(float(np.var(y, axis=0).sum()), 1e-12) for y in self._dense]
 
     def __call__(self, removed: Removed) -> float:
         """0 for no change; 1 when the outputs say no more than their means over the samples do."""

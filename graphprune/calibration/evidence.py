@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from math import prod
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +16,16 @@ from graphprune.analysis import Use
 from graphprune.calibration.landing import Landing, landing_of
 from graphprune.calibration.linear import Linear, linear_of
 from graphprune.calibration.moments import Moments, Sampler, gather
+from graphprune.calibration.samples import Samples, SampleSource, load_samples
+from graphprune.calibration.synthetic import synthetic_samples
 from graphprune.graph import DependencyGraph
 
-if TYPE_CHECKING:
-    from graphprune.calibration.samples import Samples
+#: ``progress(stage, done, total)``.
+Progress: TypeAlias = Callable[[str, int, int], None]
+#: Samples per run at most, and bytes of what they expose.
+BATCH, BATCH_BYTES = 64, 1 << 28
+#: Samples that are made up where the user gives none and no number.
+SYNTHETIC = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,35 +60,58 @@ class Evidence:
 
     Args:
         graph: the analysed model.
-        samples: real ones or synthetic ones; None: only the weights are there to be looked at.
-        is_synthetic: were the samples made up?
+        calibration: samples, as :func:`~graphprune.calibration.samples.load_samples` takes them; None: they
+            are made up as soon as somebody asks for them.
+        limit: how many samples are used; None: all, or a moderate number of made-up ones.
         seed: of everything random.
-        batch: samples per run.
+        dims: sizes for symbolic dimensions of made-up samples.
         threads: of onnxruntime; 0 leaves it to onnxruntime.
+        progress: is told how far which stage is: ``progress("calibrating", 3, 16)``.
+
+    Raises:
+        CalibrationError: the samples don't fit the model.
     """
 
     def __init__(
         self,
         graph: DependencyGraph,
-        samples: Samples | None = None,
+        calibration: SampleSource | None = None,
         *,
-        is_synthetic: bool = False,
+        limit: int | None = None,
         seed: int = 0,
-        batch: int = 64,
+        dims: Mapping[str, int] | None = None,
         threads: int = 0,
+        progress: Progress | None = None,
     ) -> None:
         self.graph = graph
-        self.samples = samples
-        self.is_synthetic = is_synthetic
         self.seed = seed
         self.threads = threads
-        self._batch = batch
+        self.progress: Progress = progress if progress is not None else _silent
+        self._dims, self._limit = dims, limit
+        self._given = load_samples(calibration, graph.model, limit) if calibration is not None else None
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Are the samples made up?"""
+        return self._given is None
+
+    @cached_property
+    def samples(self) -> Samples:
+        """The user's samples, or made-up ones."""
+        if self._given is not None:
+            return self._given
+        return synthetic_samples(
+            self.graph.model, self._dims, count=self._limit or SYNTHETIC, seed=self.seed
+        )
 
     @cached_property
     def batches(self) -> list[dict[str, npt.NDArray[np.generic]]]:
-        """The samples, as they are run."""
-        assert self.samples is not None
-        return list(self.samples.batches(self._batch))
+        """The samples, as they are run: so many at a time that what they expose fits the memory."""
+        shapes = self.graph.analysis.trace.nominal
+        values = {v.name: v for c in self.consumers for v in (c.layer.source, c.layer.output, c.landing.value)}
+        bytes_each = sum(4 * prod(shapes[n][1:]) for n in values if n in shapes)
+        many = int(np.clip(BATCH_BYTES // max(bytes_each, 1), 1, BATCH))
+        return list(self.samples.batches(many))
 
     @cached_property
     def masks(self) -> Sequence[npt.NDArray[np.bool_] | None]:
@@ -91,7 +121,7 @@ class Evidence:
     @cached_property
     def sampler(self) -> Sampler:
         """Which rows of a layer's input are looked at."""
-        return Sampler(self.seed, len(self.samples) if self.samples is not None else 0)
+        return Sampler(self.seed, len(self.samples))
 
     @cached_property
     def consumers(self) -> list[Consumer]:
@@ -110,7 +140,9 @@ class Evidence:
     def moments(self) -> dict[Linear, Moments]:
         """Of the input of each consumer that can lose features."""
         layers = {c.layer: c.landing for c in self.consumers if not c.axis.is_plain}
-        return gather(self.graph.model, layers, self.batches, self.masks, self.sampler, self.threads)
+        return gather(
+            self.graph.model, layers, self.batches, self.masks, self.sampler, self.threads, self.progress
+        )
 
 
 def padding_mask(batch: dict[str, npt.NDArray[np.generic]]) -> npt.NDArray[np.bool_] | None:
@@ -123,3 +155,7 @@ def padding_mask(batch: dict[str, npt.NDArray[np.generic]]) -> npt.NDArray[np.bo
         if partners and mask.any(axis=1).all() and not mask.all():
             return mask
     return None
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Nobody looks on."""

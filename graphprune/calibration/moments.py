@@ -6,7 +6,7 @@ double.  Activations are never kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,6 +128,7 @@ def gather(
     masks: Sequence[npt.NDArray[np.bool_] | None],
     sampler: Sampler,
     threads: int = 0,
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> dict[Linear, Moments]:
     """Moments of these layers of ``model`` over all batches."""
     sums = {layer: Sums() for layer in layers}
@@ -138,6 +139,7 @@ def gather(
     names = [output.name for output in session.get_outputs()]
     read = [value.name for value in session.get_inputs()]
     for b, batch in enumerate(batches):
+        progress("calibrating", b, len(batches))
         found = dict(zip(names, session.run(names, {n: batch[n] for n in read}), strict=True))
         found |= batch
         for layer, landing in layers.items():

@@ -45,7 +45,13 @@ def prune(
         ),
     ],
     criterion: Annotated[str, typer.Option(help="Importance of a unit: l1, l2, random.")] = "l2",
-    allocator: Annotated[str, typer.Option(help="How the budget is shared: global, uniform.")] = "global",
+    allocator: Annotated[
+        str,
+        typer.Option(
+            help="How the budget is shared: global, uniform, isomorphic, rate-distortion, knapsack; "
+            "on samples: measured, sensitivity, evolutionary; or auto."
+        ),
+    ] = "global",
     kinds: Annotated[
         str | None,
         typer.Option(

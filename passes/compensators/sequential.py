@@ -36,13 +36,14 @@ class Sequential:
         original = evidence.graph.model
         keeps = Keeps(evidence.graph.analysis, removed)
         known = {v.name: v for n in original.ir.graph for v in n.outputs}
-        old, new = Segments(original, evidence.batches, evidence.threads), None
+        old = Segments(original, evidence.batches, evidence.threads)
         new = Segments(pruned, evidence.batches, evidence.threads)
         layers = [layer for n in pruned.ir.graph if (layer := linear_of(n)) is not None]
         cut = _cut_layers(evidence, keeps)
         first = next((i for i, layer in enumerate(layers) if layer.output.name in cut), len(layers))
         open_layers = {layer.node for layer in layers[first:]}
-        for layer in layers[first:]:
+        for i, layer in enumerate(layers[first:]):
+            evidence.progress("re-solving the kept weights", i, len(layers) - first)
             open_layers.discard(layer.node)
             if layer.output.name not in known:
                 continue

@@ -52,31 +52,54 @@ def test_a_group_that_the_outputs_depend_on_is_spared() -> None:
             assert gone(given, ALLOCATORS[name](given))[i] == 0
 
 
-def test_measured_tables_agree_with_what_was_measured() -> None:
+def around_nothing(given: Allocation, calls: int = 10, left_out: int = 0) -> Tables:
+    """Tables rescaled by what is measured around the uncut model."""
+    tables, meter = Tables(given), Meter(given, "measured", calls, 60.0)
+    return Tables(Measured().rescaled(tables, tables.dense, 0.0, meter, left_out))
+
+
+@pytest.mark.parametrize("start", ["dense", "smallest"])
+def test_measured_tables_agree_with_what_was_measured(start: str) -> None:
     given = measured_allocation("apart", 1.0, 2.0, 3.0)
-    scaled = Measured(part=0.5).rescaled(given, Meter(given, "measured", 10, 60.0))
-    assert scaled.additive
-    tables = Tables(scaled)
+    given.scores[1:] = given.scores[1:] + 1.0
+    tables, meter = Tables(given), Meter(given, "measured", 10, 60.0)
+    here = getattr(tables, start)
+    assert given.effect is not None
+    effect = given.effect(tables.removed(here))
+    scaled = Tables(Measured().rescaled(tables, here, effect, meter))
+    assert scaled.allocation.additive
     for i, weight in enumerate([1.0, 2.0, 3.0]):
-        choice = Measured(part=0.5)._alone(tables, i)
-        removed = tables.removed(choice)
-        assert tables.error(choice) == pytest.approx(weight * removed.sum())
+        near = Measured().moved(tables, here, i)
+        units = abs(int(tables.widths(near)[i] - tables.widths(here)[i]))
+        assert abs(scaled.error(near) - scaled.error(here)) == pytest.approx(weight * units)
 
 
-def test_measured_without_a_shape_takes_a_straight_line() -> None:
+def test_a_table_of_zeros_becomes_a_straight_line() -> None:
     given = measured_allocation("apart", 1.0, 2.0, 3.0)
     given.scores[given.groups[1].units] = 0.0
-    scaled = Measured().rescaled(given, Meter(given, "measured", 10, 60.0))
+    given.scores[given.groups[0].units] = 1e-3  # its factor has nothing to do with the other group
+    scaled = around_nothing(given).allocation
     assert scaled.scores[given.groups[1].units] == pytest.approx(2.0, rel=1e-5)
 
 
 def test_groups_beyond_the_calls_are_scaled_like_the_median() -> None:
-    given = measured_allocation("apart", 1.0, 1.0, 1.0)
-    given.scores[:] = 0.25
-    scaled = Measured(calls=2).rescaled(given, Meter(given, "measured", 2, 60.0))
-    assert given.report["effect_calls"] == 2
-    units = np.concatenate([g.units for g in given.groups])
-    assert scaled.scores[units] == pytest.approx(1.0)
+    for calls, left_out in ((2, 0), (10, 1)):
+        given = measured_allocation("apart", 1.0, 1.0, 1.0)
+        given.scores[:] = 0.25
+        scaled = around_nothing(given, calls, left_out).allocation
+        assert given.report["effect_calls"] == 2
+        units = np.concatenate([g.units for g in given.groups])
+        assert scaled.scores[units] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3, 4, 5, 6, 20])
+def test_measured_is_no_worse_than_its_start_with_any_number_of_calls(calls: int) -> None:
+    given = measured_allocation("bottleneck", 5.0, 0.1, 2.0, power=2.0)
+    removed = Measured(calls=calls)(given)
+    assert given.effect is not None
+    assert given.effect(removed) == given.report["effect"] <= given.report["effect_at_start"]
+    assert given.report["effect_calls"] <= calls
+    assert given.budget.meets(removed)
 
 
 def test_a_broken_output_is_worse_than_anything() -> None:
@@ -175,4 +198,4 @@ def test_effects_are_measured_once_per_cut_even_if_the_file_stays_too_large() ->
 
     given = small_allocation("cnn", effect=effect, targets={"bytes": 0.7})
     search(given, Measured())
-    assert len(seen) == len(set(seen)) == 2
+    assert len(seen) == len(set(seen)) >= 3

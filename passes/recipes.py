@@ -1,0 +1,71 @@
+"""Recipes: named combinations of a criterion, an allocator and a compensator.
+
+Each has a page in ``docs/recipes.md`` with its paper, its formula and measured numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from graphprune.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides a plan and the weights that are left.
+
+    Attributes:
+        criterion: importance of a unit.
+        allocator: how the budget is shared.
+        compensator: what the kept weights become.
+        source: the paper or project that it follows.
+        kinds: kinds of groups that it cuts; None: all that keep the model's interface.
+        data_free: samples are always made up, whatever the user gives.
+    """
+
+    criterion: str
+    allocator: str = "auto"
+    compensator: str = "none"
+    source: str = ""
+    kinds: tuple[str, ...] | None = None
+    data_free: bool = False
+
+
+#: The one that is used when nothing is named.
+DEFAULT = "graphprune"
+
+#: Names for the command line and :func:`graphprune.prune`.
+RECIPES: Mapping[str, Recipe] = {
+    "graphprune": Recipe("obs", "auto", "sequential", "this project"),
+    "spa-l1": Recipe("l1", "global", "none", "Wang et al. 2024, arXiv:2403.18955"),
+    "obspa": Recipe("obs", "global", "obs", "Wang et al. 2024, arXiv:2403.18955"),
+    "obspa-datafree": Recipe("obs", "global", "obs", "Wang et al. 2024, arXiv:2403.18955", data_free=True),
+}
+
+
+def choose(
+    recipe: str | None = None,
+    *,
+    criterion: str | None = None,
+    allocator: str | None = None,
+    compensator: str | None = None,
+) -> Recipe:
+    """The combination that the options ask for.
+
+    A named part replaces the recipe's.  A criterion without a recipe stands for itself: the budget is shared
+    as suits its scores, and the weights stay as they are.
+
+    Raises:
+        UsageError: there is no such recipe.
+    """
+    if recipe is not None and recipe not in RECIPES:
+        message = f"unknown recipe '{recipe}'"
+        raise UsageError(message, hint=f"one of {', '.join(sorted(RECIPES))}")
+    if recipe is None and criterion is not None:
+        base = Recipe(criterion)
+    else:
+        base = RECIPES[recipe or DEFAULT]
+    named = {"criterion": criterion, "allocator": allocator, "compensator": compensator}
+    changes = {part: name for part, name in named.items() if name is not None}
+    return replace(base, **changes) if changes else base
