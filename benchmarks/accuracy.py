@@ -26,10 +26,10 @@ import accuracy_peers
 from accuracy_jobs import Job, Made, Method
 from accuracy_rows import DENSE, Results, Row, markdown
 from accuracy_tasks import TASKS, Kit, Task
+from graphprune.passes.recipes import DEFAULT, RECIPES
 
 import graphprune as gp
 from graphprune.cost import measure
-from graphprune.passes.recipes import DEFAULT, RECIPES
 
 
 def parse() -> argparse.Namespace:

@@ -17,7 +17,7 @@ from graphprune.rewrite import cut
 Removed = npt.NDArray[np.bool_]
 Outputs = list[npt.NDArray[np.float64]]
 #: Samples that are run; more make a measurement slower, and hardly ever change a ranking.
-SAMPLES = 256
+SAMPLES = 128
 
 
 class Effect:

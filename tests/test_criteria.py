@@ -9,6 +9,7 @@ from graphprune.passes.criteria import CRITERIA, Magnitude, Random
 from networks import NETWORKS, Array, build, initializer, replace
 
 from graphprune import api
+from graphprune.calibration.evidence import Evidence
 from graphprune.errors import ModelError
 from graphprune.graph import DependencyGraph, analyze
 from graphprune.groups import Group
@@ -26,7 +27,7 @@ def test_magnitude_sums_over_all_members(p: int) -> None:
     w = {
         n: np.abs(initializer(model, n).astype(np.float64)) ** p for n in ("a.w", "a.b", "b.w", "b.b", "c.w")
     }
-    scores = Magnitude(p)(graph)
+    scores = Magnitude(p)(Evidence(graph))
     first = w["a.w"].sum(0) + w["a.b"] + w["b.w"].sum(1)
     second = w["b.w"].sum(0) + w["b.b"] + w["c.w"].sum(1)
     assert scores[group_of(graph, "a.w:1").units] == pytest.approx(first ** (1 / p), rel=1e-5)
@@ -36,12 +37,12 @@ def test_magnitude_sums_over_all_members(p: int) -> None:
 
 def test_running_statistics_and_divisors_do_not_count() -> None:
     model = NETWORKS["cnn"]()
-    scores = Magnitude(2)(analyze(load(model)))
+    scores = Magnitude(2)(Evidence(analyze(load(model))))
     for name in ("stem.bn.var", "stem.bn.mean"):
         replace(model, name, initializer(model, name) * 100)
-    assert np.array_equal(Magnitude(2)(analyze(load(model))), scores)
+    assert np.array_equal(Magnitude(2)(Evidence(analyze(load(model)))), scores)
     replace(model, "stem.bn.scale", initializer(model, "stem.bn.scale") * 100)
-    assert not np.array_equal(Magnitude(2)(analyze(load(model))), scores)
+    assert not np.array_equal(Magnitude(2)(Evidence(analyze(load(model)))), scores)
 
 
 def test_flattened_positions_all_answer_for_their_channel() -> None:
@@ -53,7 +54,7 @@ def test_flattened_positions_all_answer_for_their_channel() -> None:
         + np.abs(initializer(model, "stem.b"))
         + np.abs(initializer(model, "fc.w")).reshape(4, -1).sum(1)
     )
-    assert Magnitude(1)(graph)[group.units] == pytest.approx(expected, rel=1e-5)
+    assert Magnitude(1)(Evidence(graph))[group.units] == pytest.approx(expected, rel=1e-5)
 
 
 def test_tied_weight_counts_once_per_axis() -> None:
@@ -64,7 +65,7 @@ def test_tied_weight_counts_once_per_axis() -> None:
     )
     graph = analyze(load(model))
     w, out = np.abs(initializer(model, "w")), np.abs(initializer(model, "out.w"))
-    score = Magnitude(1)(graph)[group_of(graph, "w:1").units]
+    score = Magnitude(1)(Evidence(graph))[group_of(graph, "w:1").units]
     assert score == pytest.approx(w.sum(0) + out.sum(1), rel=1e-5)
 
 
@@ -75,7 +76,7 @@ def test_half_precision_does_not_overflow() -> None:
         {"a.w": np.full((4, 6), 300, np.float16), "b.w": np.ones((6, 3), np.float16)},
     )
     graph = analyze(load(model))
-    score = Magnitude(2)(graph)[group_of(graph, "a.w:1").units]
+    score = Magnitude(2)(Evidence(graph))[group_of(graph, "a.w:1").units]
     assert score == pytest.approx(np.sqrt(4 * 300.0**2 + 3), rel=1e-5)
 
 
@@ -96,13 +97,13 @@ def test_nan_weights_are_refused_by_name(name: str, criterion: str) -> None:
 
 
 def test_random_is_reproducible_and_depends_on_the_seed() -> None:
-    graph = analyze(load(NETWORKS["mlp"]()))
-    assert np.array_equal(Random(1)(graph), Random(1)(graph))
-    assert not np.array_equal(Random(1)(graph), Random(2)(graph))
+    evidence = Evidence(analyze(load(NETWORKS["mlp"]())))
+    assert np.array_equal(Random(1)(evidence), Random(1)(evidence))
+    assert not np.array_equal(Random(1)(evidence), Random(2)(evidence))
 
 
 def test_names() -> None:
-    assert set(CRITERIA) == {"l1", "l2", "random"}
+    assert {"l1", "l2", "obs", "random"} <= set(CRITERIA)
     assert CRITERIA["l1"](5) == Magnitude(1)
     assert CRITERIA["l2"](5) == Magnitude(2)
     assert CRITERIA["random"](5) == Random(5)
@@ -118,5 +119,5 @@ def test_dead_channels_go_first_and_change_nothing(criterion: str) -> None:
         array[(slice(None),) * axis + (dead,)] = 0
         replace(model, name, array)
     graph = analyze(load(model))
-    scores = CRITERIA[criterion](0)(graph)[group_of(graph, "a.w:1").units]
+    scores = CRITERIA[criterion](0)(Evidence(graph))[group_of(graph, "a.w:1").units]
     assert sorted(np.flatnonzero(scores == 0)) == dead

@@ -10,11 +10,13 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from graphprune.algebra import Axis
 from graphprune.analysis import Use
+from graphprune.calibration.gathered import linears_of
 from graphprune.calibration.landing import Landing, landing_of
-from graphprune.calibration.linear import Linear, linear_of
+from graphprune.calibration.linear import Linear
 from graphprune.calibration.moments import Moments, Sampler, gather
 from graphprune.calibration.samples import Samples, SampleSource, load_samples
 from graphprune.calibration.synthetic import synthetic_samples
@@ -129,12 +131,15 @@ class Evidence:
         uses = self.graph.analysis.uses
         found = []
         for node in self.graph.model.ir.graph:
-            layer = linear_of(node)
-            if layer is not None and (node, layer.weight) in uses:
-                use = uses[node, layer.weight]
-                if len(use.axes) > max(layer.contracted, layer.made):
-                    found.append(Consumer(layer, use, landing_of(layer.output)))
+            for layer in linears_of(node):
+                use = uses.get(layer.place)
+                if use is not None and len(use.axes) > max(layer.contracted, layer.made):
+                    found.append(Consumer(layer, use, self.landing(layer.output)))
         return found
+
+    def landing(self, output: ir.Value) -> Landing:
+        """Where a layer's output goes, in the original or in a pruned model."""
+        return landing_of(output, self.graph.analysis.trace.shapes)
 
     @cached_property
     def moments(self) -> dict[Linear, Moments]:

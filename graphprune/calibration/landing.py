@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from graphprune.calibration.importance import Shapes, importance_of, row_gate
+
 
 @dataclass(frozen=True, eq=False)
 class Landing:
@@ -14,33 +16,55 @@ class Landing:
     Attributes:
         value: the sum; without one, the output with its biases.
         biases: constants that are added on the way: the node and the index of its input.
-        other: the other operand of the sum, None without one.
+        others: the other operands of the sum, the nearest first; none without a sum.
+        term: what enters the sum; the same as ``value`` without one.
+        gate: multiplies each row of the output (a router's weight of an expert) before the sum.
+        importance: how much each row counts for all that follows; the gate, where there is one.
     """
 
     value: ir.Value
     biases: tuple[tuple[ir.Node, int], ...] = ()
-    other: ir.Value | None = None
+    others: tuple[ir.Value, ...] = ()
+    term: ir.Value | None = None
+    gate: ir.Value | None = None
+    importance: ir.Value | None = None
 
 
-def landing_of(output: ir.Value) -> Landing:
-    """Follows additions, as long as nothing else reads what is added up."""
-    value, biases = output, []
-    while (node := _only_addition(value)) is not None:
+def landing_of(output: ir.Value, shapes: Shapes) -> Landing:
+    """Follows additions, as long as nothing else reads what is added up.
+
+    Args:
+        output: of a layer, in the original or in the pruned model.
+        shapes: of the original's tensors.
+    """
+    value, term, gate = output, output, None
+    biases: list[tuple[ir.Node, int]] = []
+    others: list[ir.Value] = []
+    while (node := _only_reader(value)) is not None:
         index = 1 if node.inputs[0] is value else 0
         other = node.inputs[index]
         if other is None or other is value:
             break
-        if other.const_value is not None and not other.is_graph_input():
+        if node.op_type == "Mul":
+            found = row_gate(node, value, shapes)
+            if found is None or gate is not None or others:
+                break
+            gate = found
+        elif other.const_value is not None and not other.is_graph_input():
+            if gate is not None or others:
+                break
             biases.append((node, index))
-            value = node.outputs[0]
-            continue
-        return Landing(node.outputs[0], tuple(biases), other)
-    return Landing(value, tuple(biases))
+        else:
+            others.append(other)
+        value = node.outputs[0]
+        term = term if others else value
+    importance = gate if gate is not None else importance_of(output, shapes)
+    return Landing(value, tuple(biases), tuple(others), term, gate, importance)
 
 
-def _only_addition(value: ir.Value) -> ir.Node | None:
+def _only_reader(value: ir.Value) -> ir.Node | None:
     uses = list(value.uses())
     if len(uses) != 1 or value.is_graph_output():
         return None
     node = uses[0][0]
-    return node if node.op_type == "Add" and node.domain in ("", "ai.onnx") else None
+    return node if node.op_type in ("Add", "Mul") and node.domain in ("", "ai.onnx") else None

@@ -55,9 +55,30 @@ class Linear:
     @property
     def constant(self) -> ir.Value:
         """The weight."""
-        value = self.node.inputs[self.weight]
+        node, index = self.place
+        value = node.inputs[index]
         assert value is not None
         return value
+
+    @property
+    def place(self) -> tuple[ir.Node, int]:
+        """The node and the input that read the weight."""
+        return self.node, self.weight
+
+    @property
+    def reads(self) -> tuple[ir.Value, ...]:
+        """What has to be known of a run for :meth:`rows`."""
+        return (self.source,)
+
+    @property
+    def features(self) -> int:
+        """``d``, of the weight as it is now."""
+        shape = self._shape
+        return prod(shape) // max(shape[self.made], 1)
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return _shape(self.constant)
 
     def matrices(self, weight: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
         """``[groups, d, o]``: features are ordered channel by channel, a window's positions within."""
@@ -80,6 +101,12 @@ class Linear:
         array = array.reshape(channels, made, *others)
         return np.moveaxis(array, (0, 1), (self.contracted, self.made))
 
+    def updated(
+        self, weight: npt.NDArray[np.floating], matrices: npt.NDArray[np.floating]
+    ) -> npt.NDArray[np.floating]:
+        """The weight with these matrices in it."""
+        return self.weights(matrices, weight.shape)
+
     def features_of(self, channels: npt.NDArray[np.int64], shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
         """Positions among the ``d`` features of channels of the contracted axis, ``[len, per channel]``."""
         per = prod(shape) // max(shape[self.contracted] * shape[self.made], 1)
@@ -94,23 +121,25 @@ class Linear:
         """
         if self.window is not None:
             return self.window.rows(np.asarray(data, np.float32), self.groups, pick)
-        return self._flat(data, self._feature_axis(self.data), pick)[None]
+        return self._flat(data, self.feature_axis, pick)[None]
 
     def targets(self, output: npt.NDArray[np.generic], pick: npt.NDArray[np.int64] | None = None) -> Array:
         """Output rows ``[groups, n, o]`` that go with :meth:`rows`."""
-        axis = 1 if self.window is not None else self._feature_axis(self.data)
-        flat = self._flat(output, axis, pick)
+        flat = self._flat(output, self.feature_axis, pick)
         per = flat.shape[1] // self.groups
         return flat.reshape(-1, self.groups, per).transpose(1, 0, 2)
 
     def positions(self, output: tuple[int, ...]) -> int:
         """Rows per sample, given the shape of the output."""
-        axis = 1 if self.window is not None else self._feature_axis(self.data)
-        axis %= len(output)
+        axis = self.feature_axis % len(output)
         return prod(n for i, n in enumerate(output) if i not in (0, axis))
 
-    def _feature_axis(self, index: int) -> int:
-        return -1 if index == 0 else -2
+    @property
+    def feature_axis(self) -> int:
+        """Axis of features, in the data and in the output."""
+        if self.window is not None:
+            return 1
+        return -1 if self.data == 0 else -2
 
     @staticmethod
     def _flat(data: npt.NDArray[np.generic], axis: int, pick: npt.NDArray[np.int64] | None) -> Array:

@@ -16,10 +16,12 @@ import onnx_ir as ir
 from graphprune.calibration.landing import Landing
 from graphprune.calibration.linear import Linear
 from graphprune.calibration.pieces import exposing
+from graphprune.calibration.rows import spread, weights_of
 from graphprune.calibration.segments import Feeds
 from graphprune.model import Model
 
 Matrix = npt.NDArray[np.float64]
+Array = npt.NDArray[np.float32]
 #: Rows per feature that are looked at: a fit on so many is within a few percent of one on all.
 ROWS_PER_FEATURE = 64
 
@@ -90,9 +92,9 @@ class Sums:
     out_second: float = 0.0
     out_count: float = 0
 
-    def add(self, rows: npt.NDArray[np.float32]) -> None:
-        """Rows ``[groups, n, d]``."""
-        self.count += rows.shape[1]
+    def add(self, rows: npt.NDArray[np.float32], count: int | None = None) -> None:
+        """Rows ``[groups, n, d]``; there were ``count``, the others are zero."""
+        self.count += rows.shape[1] if count is None else count
         self.first = self.first + rows.sum(axis=1, dtype=np.float64)
         self.second = self.second + gram(rows)
 
@@ -134,7 +136,8 @@ def gather(
     sums = {layer: Sums() for layer in layers}
     wanted: dict[ir.Value, None] = {}
     for layer, landing in layers.items():
-        wanted |= {layer.source: None, layer.output: None, landing.value: None}
+        wanted |= dict.fromkeys((*layer.reads, layer.output, landing.value))
+        wanted |= {landing.importance: None} if landing.importance is not None else {}
     session = exposing(model, list(wanted), threads)
     names = [output.name for output in session.get_outputs()]
     read = [value.name for value in session.get_inputs()]
@@ -144,9 +147,13 @@ def gather(
         found |= batch
         for layer, landing in layers.items():
             data, output = found[layer.source.name or ""], found[layer.output.name or ""]
-            shape = layer.constant.const_value.shape.numpy()  # type: ignore[union-attr]
-            features = int(np.prod(shape)) // int(shape[layer.made])
-            pick = sampler.pick(layer, features, output.shape, b)
+            weights = weights_of(layer, landing, found, output.shape)
+            if weights is not None:
+                rows = weights.scaled(weights.take(layer.rows(spread(layer, data, output.shape))))
+                sums[layer].add(rows, len(weights.factors))
+                sums[layer].add_output(_landed(layer, landing, found))
+                continue
+            pick = sampler.pick(layer, layer.features, output.shape, b)
             rows = layer.rows(data, pick)
             landed = layer.targets(found[landing.value.name or ""], pick)
             landed = landed.transpose(1, 0, 2).reshape(landed.shape[1], -1)
@@ -156,3 +163,13 @@ def gather(
             sums[layer].add(rows)
             sums[layer].add_output(landed)
     return {layer: found.moments() for layer, found in sums.items()}
+
+
+def _landed(layer: Linear, landing: Landing, found: Mapping[str, npt.NDArray[np.generic]]) -> Array:
+    """What the outputs of all rows, each with its weight, become part of."""
+    landed = layer.targets(found[landing.value.name or ""])[0]
+    if landing.gate is None:
+        output = found[layer.output.name or ""].shape
+        weights = weights_of(layer, landing, found, output, own=False)
+        landed = landed * weights.factors[:, None] if weights is not None else landed
+    return landed

@@ -33,6 +33,14 @@ def session_over(
     Raises:
         ModelError: onnxruntime refuses the part.
     """
+    first = f"{nodes[0].op_type} '{nodes[0].name}'" if nodes else "an empty part"
+    return opened(part_of(model, nodes, inputs, outputs), first, threads)
+
+
+def part_of(
+    model: Model, nodes: Sequence[ir.Node], inputs: Mapping[str, int], outputs: Collection[str]
+) -> onnx.ModelProto:
+    """Some nodes of a model's main graph as a model; arguments as for :func:`session_over`."""
     graph = onnx.GraphProto(name="piece", node=[ir.serde.serialize_node(n) for n in nodes])
     constants = {v.name or "": v for n in nodes for v in touched(n) if is_fixed(v)}
     for name, value in constants.items():
@@ -42,7 +50,15 @@ def session_over(
         graph.input.append(onnx.helper.make_tensor_value_info(name, kind, None))
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
     opsets = [onnx.helper.make_opsetid(d, version) for d, version in model.ir.opset_imports.items()]
-    proto = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=model.ir.ir_version)
+    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=model.ir.ir_version)
+
+
+def opened(proto: onnx.ModelProto, first: str, threads: int = 0) -> ort.InferenceSession:
+    """A session over a part, which begins with the node ``first``.
+
+    Raises:
+        ModelError: onnxruntime refuses the part.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
@@ -50,7 +66,6 @@ def session_over(
         return ort.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
     except Exception as error:
         message = "onnxruntime can't run a part of the model"
-        first = f"{nodes[0].op_type} '{nodes[0].name}'" if nodes else "an empty part"
         raise ModelError(message, where=f"from {first} on", because=str(error)) from error
 
 

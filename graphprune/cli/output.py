@@ -56,6 +56,11 @@ def log(text: str) -> None:
     _log.print(text, markup=False, soft_wrap=True)
 
 
+def console_for_logs() -> Console:
+    """Where progress is drawn: stderr."""
+    return _log
+
+
 def fail(error: GraphPruneError) -> int:
     """Prints an error, returns its exit code."""
     sys.stderr.write(f"graphprune: {error}\n")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from graphprune.errors import UsageError
+from graphprune.passes.compensators import COMPENSATORS
 
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)]
 OutPath = Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.", show_default=False)]
@@ -35,6 +36,27 @@ AllowIO = Annotated[
         "--allow-io",
         metavar="GLOB[:AXIS,…]",
         help="Model inputs and outputs that may shrink, but for their first axis. [repeatable]",
+    ),
+]
+Calibration = Annotated[
+    str | None,
+    typer.Option(
+        "--calibration",
+        metavar="FILE.npz",
+        help="Samples: arrays named as the model's inputs, first axis = samples; no labels needed. none: "
+        "they are made up.",
+        show_default="none",
+    ),
+]
+NumberOfSamples = Annotated[
+    int | None, typer.Option("--samples", metavar="N", help="Use the first N samples.", show_default="all")
+]
+Compensate = Annotated[
+    str | None,
+    typer.Option(
+        "--compensator",
+        help=f"What the kept weights become: {', '.join(sorted(COMPENSATORS))}.",
+        show_default="as the recipe says",
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of random inputs and random scores.")]

@@ -13,18 +13,25 @@ import typer
 from graphprune import api
 from graphprune.cli import tables
 from graphprune.cli.output import log, show, show_json, working
+from graphprune.cli.progress import stages
 from graphprune.cli.parameters import (
     AllowIO,
+    Calibration,
+    Compensate,
     Declare,
     Dims,
     Json,
     ModelPath,
+    NumberOfSamples,
     OutPath,
     Seed,
     Verify,
     parse_dims,
 )
 from graphprune.errors import ModelError, UsageError
+from graphprune.passes.allocators import ALLOCATORS
+from graphprune.passes.criteria import CRITERIA
+from graphprune.passes.recipes import RECIPES
 from graphprune.plan import Plan
 from graphprune.report import SCHEMA_VERSION
 from graphprune.target import parse_target
@@ -44,14 +51,22 @@ def prune(
             show_default=False,
         ),
     ],
-    criterion: Annotated[str, typer.Option(help="Importance of a unit: l1, l2, random.")] = "l2",
-    allocator: Annotated[
-        str,
+    recipe: Annotated[
+        str | None,
         typer.Option(
-            help="How the budget is shared: global, uniform, isomorphic, rate-distortion, knapsack; "
-            "on samples: measured, sensitivity, evolutionary; or auto."
+            help=f"A named combination of the next three (docs/recipes.md): {', '.join(sorted(RECIPES))}.",
+            show_default="graphprune",
         ),
-    ] = "global",
+    ] = None,
+    criterion: Annotated[
+        str | None, typer.Option(help=f"Importance of a unit: {', '.join(sorted(CRITERIA))}.")
+    ] = None,
+    allocator: Annotated[
+        str | None, typer.Option(help=f"How the budget is shared: {', '.join(sorted(ALLOCATORS))}.")
+    ] = None,
+    compensator: Compensate = None,
+    calibration: Calibration = None,
+    samples: NumberOfSamples = None,
     kinds: Annotated[
         str | None,
         typer.Option(
@@ -87,9 +102,10 @@ def prune(
             message = f"two targets for '{metric}'"
             raise UsageError(message, hint="one --target per metric")
         targets[metric] = amount
-    with working("pruning"):
+    with stages("pruning") as progress:
         result = api.prune(
-            model, out, target=targets, criterion=criterion, allocator=allocator,
+            model, out, target=targets, recipe=recipe, criterion=criterion, allocator=allocator,
+            compensator=compensator, calibration=calibration, samples=samples, progress=progress,
             kinds=kinds.split(",") if kinds is not None else None, exact_only=exact_only,
             include=include or (), exclude=exclude or (), align=align, floor=floor,
             plan_out=plan_out, verify_result=verify, dims=parse_dims(dim), seed=seed,
@@ -104,6 +120,9 @@ def apply(
     ],
     model: ModelPath,
     out: OutPath,
+    compensator: Compensate = None,
+    calibration: Calibration = None,
+    samples: NumberOfSamples = None,
     verify: Verify = True,
     declare: Declare = None,
     dim: Dims = None,
@@ -112,9 +131,10 @@ def apply(
 ) -> None:
     """Cuts a model as a saved plan says (also another precision of the same model)."""
     document = Plan.load(plan)
-    with working("pruning"):
+    with stages("pruning") as progress:
         result = api.prune(
-            model, out, use_plan=document, verify_result=verify, dims=parse_dims(dim), seed=seed,
+            model, out, use_plan=document, compensator=compensator, calibration=calibration,
+            samples=samples, progress=progress, verify_result=verify, dims=parse_dims(dim), seed=seed,
             declarations=declare,
         )  # fmt: skip
     if result.source_sha256 != document.model_sha256:
@@ -185,12 +205,29 @@ def _footer(result: api.PruneResult) -> list[str]:
     else:
         lines.append("not verified (--no-verify)")
     lines += _signature(result)
-    lines.append("this says nothing about accuracy: evaluate the pruned model on your data")
+    lines += _accuracy(result)
     widths = any(group.kind in ("channels", "head_dim") for group in result.plan.groups)
     if widths and result.plan.options.get("align") == 1:
         lines.append("widths that are no multiple of 8 can run slower than before: --align 8, and measure")
     if result.output is not None:
         lines.append(f"written: {result.output}")
+    return lines
+
+
+def _accuracy(result: api.PruneResult) -> list[str]:
+    """What is known of how well the pruned model does."""
+    options, lines = result.plan.options, []
+    if "fallback" in options:
+        lines.append(f"weights only, since the model can't be run here: {options['fallback'].splitlines()[0]}")
+    if result.output_errors is not None:
+        before, after = result.output_errors
+        kind = "made-up" if result.is_synthetic else "calibration"
+        lines.append(
+            f"outputs on {kind} samples: relative squared error {before:.3g} when cut, {after:.3g} with the "
+            f"kept weights re-solved ({options.get('compensator', 'compensator')})"
+        )
+    if result.output_errors is None or result.is_synthetic:
+        lines.append("this says nothing about accuracy: evaluate the pruned model on your data")
     return lines
 
 
@@ -231,5 +268,8 @@ def document(result: api.PruneResult) -> dict[str, Any]:
         "interface": [asdict(e) for e in result.plan.interface],
         "verify": asdict(result.verdict) if result.verdict is not None else None,
         "seconds": dict(result.seconds),
+        "options": dict(result.plan.options),
+        "output_errors": list(result.output_errors) if result.output_errors is not None else None,
+        "samples_are_made_up": result.is_synthetic,
         "model_sha256": result.source_sha256,
     }

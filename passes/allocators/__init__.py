@@ -21,6 +21,7 @@ from graphprune.passes.allocators.levels import uniform as uniform
 from graphprune.passes.allocators.limits import Limits as Limits
 from graphprune.passes.allocators.measured import Measured
 from graphprune.passes.allocators.rate_distortion import RateDistortion
+from graphprune.passes.allocators.scaled import Scaled
 from graphprune.passes.allocators.sensitivity import Sensitivity
 
 #: Names for the command line and :func:`graphprune.plan`.
@@ -32,6 +33,7 @@ ALLOCATORS: Mapping[str, Allocator] = {
     "knapsack": Knapsack(),
     "measured": Measured(),
     "rate-distortion": RateDistortion(),
+    "scaled": Scaled(),
     "sensitivity": Sensitivity(),
     "uniform": ByLevel(uniform),
 }

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from graphprune.passes.allocators.allocation import Allocation, Allocator, Removed
 from graphprune.passes.allocators.levels import ByLevel, global_ranking
-from graphprune.passes.allocators.measured import Measured
 from graphprune.passes.allocators.rate_distortion import RateDistortion
+from graphprune.passes.allocators.scaled import Scaled
 
 
 @dataclass(frozen=True)
@@ -15,18 +15,18 @@ class Auto:
     """Chooses by a rule.
 
     * Scores that only rank: ``global``, since their sums mean nothing.
-    * Scores that estimate error, and samples, and no more groups than ``measured`` measures: ``measured``.
+    * Scores that estimate error, and samples, and no more groups than ``scaled`` measures: ``scaled``.
     * Scores that estimate error otherwise: ``rate-distortion``.
 
     Attributes:
         ranked: for scores that only rank.
         estimated: for scores that estimate error.
-        measured: for these with samples.
+        scaled: for these with samples.
     """
 
     ranked: Allocator = field(default_factory=lambda: ByLevel(global_ranking))
     estimated: Allocator = field(default_factory=RateDistortion)
-    measured: Measured = field(default_factory=Measured)
+    scaled: Scaled = field(default_factory=Scaled)
 
     def __call__(self, allocation: Allocation) -> Removed:
         """A cut that meets all targets.
@@ -42,6 +42,6 @@ class Auto:
         """The allocator for this case, and its name."""
         if not allocation.additive:
             return "global", self.ranked
-        if allocation.effect is not None and len(allocation.groups) <= self.measured.calls:
-            return "measured", self.measured
+        if allocation.effect is not None and len(allocation.groups) <= self.scaled.calls:
+            return "scaled", self.scaled
         return "rate-distortion", self.estimated

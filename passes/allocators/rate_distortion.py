@@ -21,6 +21,8 @@ from graphprune.passes.allocators.tables import Choice, Tables, Values
 
 #: By this power of how far each of several targets is used up, its weight grows from round to round.
 _SHARPNESS = 8
+#: From this number of units on, an exact cost takes milliseconds: one restart, and only the best is improved.
+_LARGE = 500_000
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class RateDistortion:
         found = starting_points(tables)
         here = best_of(tables, found)
         rng = np.random.default_rng(tables.allocation.seed)
-        for _ in range(self.restarts + 1):
+        is_large = len(tables.allocation.scores) > _LARGE
+        for _ in range(2 if is_large else self.restarts + 1):
             found += self._rounds(tables, here)
             here = np.rint(rng.random(len(tables)) * tables.smallest).astype(np.int64)
         # Whole blocks and experts are more than a multiplier can weigh.
@@ -70,7 +73,7 @@ class RateDistortion:
             packed = self.packing(tangent(tables, best_of(tables, found), weights, logarithmic=False))
             found += [packed] if packed is not None else []
         exchange = Exchange(tables)
-        best = sorted(found, key=tables.error)[: self.improved]
+        best = sorted(found, key=tables.error)[: 1 if is_large else self.improved]
         return best_of(tables, [exchange(choice) for choice in best])
 
     def _rounds(self, tables: Tables, here: Choice) -> list[Choice]:

@@ -7,7 +7,6 @@ whatever the order of removal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +15,10 @@ import onnx_ir as ir
 
 from graphprune.axes_kept import Keeps
 from graphprune.calibration.evidence import Consumer, Evidence
-from graphprune.calibration.landing import landing_of
-from graphprune.calibration.linear import Linear, linear_of
-from graphprune.calibration.moments import Moments
+from graphprune.calibration.linear import Linear
+from graphprune.calibration.rows import is_weighted
 from graphprune.model import Model
+from graphprune.passes.compensators.pairs import pairs_of
 from graphprune.passes.compensators.slots import add_bias, bias_slot, read, write
 
 Removed = npt.NDArray[np.bool_]
@@ -43,25 +42,23 @@ class Parallel:
     def __call__(self, evidence: Evidence, removed: Removed, pruned: Model) -> Model:
         """New weights for ``pruned``, which is changed and returned."""
         keeps = Keeps(evidence.graph.analysis, removed)
-        layers = {n.outputs[0].name: n for n in pruned.ir.graph}
-        for consumer in evidence.consumers:
-            kept = keeps.of(consumer.axis)
-            node = layers.get(consumer.layer.output.name)
-            layer = linear_of(node) if node is not None else None
-            if kept is not None and layer is not None and layer.groups == consumer.layer.groups:
-                self._solve(pruned.ir.graph, evidence.moments, consumer, layer, keeps)
+        for layer, consumer in pairs_of(evidence, keeps, pruned):
+            if keeps.of(consumer.axis) is not None and layer.groups == consumer.layer.groups:
+                self._solve(pruned.ir.graph, evidence, consumer, layer, keeps)
         return pruned
 
     def _solve(
         self,
         graph: ir.Graph,
-        moments: Mapping[Linear, Moments],
+        evidence: Evidence,
         consumer: Consumer,
         layer: Linear,
         keeps: Keeps,
     ) -> None:
-        slot = bias_slot(layer, landing_of(layer.output))
-        found = moments[consumer.layer]
+        landing = evidence.landing(layer.output)
+        # Means over rows that count differently are no bias.
+        slot = None if is_weighted(layer, landing) else bias_slot(layer, landing)
+        found = evidence.moments[consumer.layer]
         shape = tuple(consumer.use.value.const_value.shape.numpy())  # type: ignore[union-attr]
         kept = keeps.of(consumer.axis)
         assert kept is not None
@@ -86,7 +83,7 @@ class Parallel:
                 new[g] = old[g] + solved
             shift[g] = found.mean[g, goes] @ lost - found.mean[g, stays] @ (new[g] - old[g])
         if self.weights:
-            write(graph, layer.node, layer.weight, layer.weights(new, now.shape))
+            write(graph, *layer.place, layer.updated(now, new))
         if slot is not None:
             add_bias(graph, layer, slot, shift.reshape(-1))
 

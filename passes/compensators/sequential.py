@@ -8,23 +8,48 @@ what the other operand has become: a residual branch repairs the stream.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from graphprune.axes_kept import Keep, Keeps
+from graphprune.axes_kept import Keeps
 from graphprune.calibration.evidence import Evidence
-from graphprune.calibration.landing import Landing, landing_of
-from graphprune.calibration.linear import Linear, linear_of
+from graphprune.calibration.gathered import Gathered, linears_of
+from graphprune.calibration.landing import Landing
+from graphprune.calibration.linear import Linear
 from graphprune.calibration.moments import valid_rows
+from graphprune.calibration.rows import spread, weights_of
 from graphprune.calibration.segments import Segments
 from graphprune.model import Model
 from graphprune.passes.compensators.normal_equations import NormalEquations
+from graphprune.passes.compensators.pairs import pairs_of
 from graphprune.passes.compensators.slots import add_bias, bias_slot, read, write
 
 Removed = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What a layer is solved for.
+
+    Attributes:
+        layer: of the pruned model.
+        landing: of its output, as far as it can be computed already.
+        targets: values of the original that add up to what the layer's output and ``landing.others`` should.
+    """
+
+    layer: Linear
+    landing: Landing
+    targets: tuple[ir.Value, ...]
+
+    @property
+    def reads(self) -> tuple[ir.Value, ...]:
+        """Values of the pruned model."""
+        importance = self.landing.importance
+        own = (*self.layer.reads, *self.landing.others)
+        return own if importance is None else (*own, importance)
 
 
 @dataclass(frozen=True)
@@ -38,7 +63,8 @@ class Sequential:
         known = {v.name: v for n in original.ir.graph for v in n.outputs}
         old = Segments(original, evidence.batches, evidence.threads)
         new = Segments(pruned, evidence.batches, evidence.threads)
-        layers = [layer for n in pruned.ir.graph if (layer := linear_of(n)) is not None]
+        layers = [layer for n in pruned.ir.graph for layer in linears_of(n)]
+        pairs = {(a.output.name, _expert(a)): b.layer for a, b in pairs_of(evidence, keeps, pruned)}
         cut = _cut_layers(evidence, keeps)
         first = next((i for i, layer in enumerate(layers) if layer.output.name in cut), len(layers))
         open_layers = {layer.node for layer in layers[first:]}
@@ -47,11 +73,11 @@ class Sequential:
             open_layers.discard(layer.node)
             if layer.output.name not in known:
                 continue
-            landing = _reachable(layer, new, open_layers, known)
-            target = known[landing.value.name]
-            new.advance([layer.source, *([landing.other] if landing.other is not None else [])])
-            old.advance([target])
-            self._solve(evidence, keeps, pruned, layer, landing, old, new)
+            aim = _aim_of(evidence, layer, new, open_layers, known)
+            twin = pairs.get((layer.output.name, _expert(layer)))
+            new.advance(aim.reads)
+            old.advance([*aim.targets, *(twin.reads if isinstance(twin, Gathered) else ())])
+            self._solve(evidence, keeps, pruned, aim, twin, old, new)
         return pruned
 
     def _solve(
@@ -59,41 +85,54 @@ class Sequential:
         evidence: Evidence,
         keeps: Keeps,
         pruned: Model,
-        layer: Linear,
-        landing: Landing,
+        aim: Aim,
+        twin: Linear | None,
         old: Segments,
         new: Segments,
     ) -> None:
         sums = NormalEquations()
+        layer, landing = aim.layer, aim.landing
         weight = read(layer.constant)
         matrices = layer.matrices(weight)
-        features = matrices.shape[1]
         slot = bias_slot(layer, landing)
-        others = new.values(landing.other.name or "") if landing.other is not None else None
-        name = landing.value.name or ""
-        axes = keeps.analysis.axes.get(name)
-        keep = tuple(keeps.of(a) for a in axes) if axes is not None else ()
         own = _own_bias(layer)
-        for b, (data, target) in enumerate(
-            zip(new.values(layer.source.name or ""), old.values(name), strict=True)
-        ):
-            wanted = _kept(target, keep)
-            pick = evidence.sampler.pick(layer, features, wanted.shape, b)
-            base = np.zeros_like(wanted)
-            if others is not None:
-                base = base + others[b]
+        for b in range(len(new)):
+            found = {v.name or "": new.values(v.name or "")[b] for v in aim.reads}
+            before = {v.name or "": _kept(old.values(v.name or "")[b], keeps, v) for v in aim.targets}
+            wanted = sum(before.values(), np.zeros((), np.float32))
+            weights = weights_of(layer, landing, found, wanted.shape)
+            if weights is not None and isinstance(twin, Gathered):
+                # A row that another expert takes over has another target.
+                tensors = {v.name or "": old.values(v.name or "")[b] for v in twin.reads}
+                weights = weights.only(twin.own_rows(tensors, wanted.shape))
+            pick = None
+            if weights is None:
+                pick = evidence.sampler.pick(layer, matrices.shape[1], wanted.shape, b)
+            inner, outer = np.zeros_like(wanted), np.zeros_like(wanted)
+            for other in landing.others:
+                outer = outer + found[other.name or ""]
             for node, index in landing.biases:
-                base = base + read(node.inputs[index]).astype(np.float32)  # type: ignore[arg-type]
-            rows, aims, bases = layer.rows(data, pick), layer.targets(wanted, pick), layer.targets(base, pick)
+                inner = inner + read(node.inputs[index]).astype(np.float32)  # type: ignore[arg-type]
+            data = spread(layer, found[layer.source.name or ""], wanted.shape)
+            rows, aims = layer.rows(data, pick), layer.targets(wanted, pick)
+            if rows.shape[1] != aims.shape[1]:
+                return  # which rows there are depends on the data, and the two models differ there
+            inner, outer = layer.targets(inner, pick), layer.targets(outer, pick)
             valid = valid_rows(evidence.masks[b], wanted.shape, layer) if pick is None else None
-            if valid is not None:
-                rows, aims, bases = rows[:, valid], aims[:, valid], bases[:, valid]
-            now = rows @ matrices.astype(np.float32) + own + bases
-            sums.add(rows, aims - now)
+            if weights is not None:
+                rows, aims, inner, outer = (weights.take(x) for x in (rows, aims, inner, outer))
+            elif valid is not None:
+                rows, aims, inner, outer = (x[:, valid] for x in (rows, aims, inner, outer))
+            now = rows @ matrices.astype(np.float32) + own + inner
+            if weights is not None:
+                rows, now = weights.scaled(rows), weights.scaled(now)
+                aims = aims if landing.gate is not None else weights.scaled(aims)
+            sums.add(rows, aims - now - outer)
+            slot = slot if weights is None else None
         change, shift, _ = sums.solve(centred=slot is not None)
         if not np.isfinite(change).all() or not np.isfinite(shift).all():
             return
-        write(pruned.ir.graph, layer.node, layer.weight, layer.weights(matrices + change, weight.shape))
+        write(pruned.ir.graph, *layer.place, layer.updated(weight, matrices + change))
         if slot is not None:
             add_bias(pruned.ir.graph, layer, slot, shift.reshape(-1))
 
@@ -102,21 +141,43 @@ def _cut_layers(evidence: Evidence, keeps: Keeps) -> set[str | None]:
     return {c.layer.output.name for c in evidence.consumers if keeps.of(c.axis) is not None}
 
 
-def _reachable(
-    layer: Linear, new: Segments, open_layers: set[ir.Node], known: Mapping[str | None, ir.Value]
-) -> Landing:
-    """The landing, without the sum if its other operand needs a layer that is not solved yet."""
-    landing = landing_of(layer.output)
+def _aim_of(
+    evidence: Evidence,
+    layer: Linear,
+    new: Segments,
+    open_layers: set[ir.Node],
+    known: Mapping[str | None, ir.Value],
+) -> Aim:
+    """The landing, without those operands of the sum that wait for layers that are not solved yet."""
+
+    def is_ready(value: ir.Value) -> bool:
+        needed = new.pending([value])
+        return not needed & open_layers and layer.node not in needed
+
+    landing = evidence.landing(layer.output)
     biases = tuple((n, i) for n, i in landing.biases if n.outputs[0].name in known)
-    plain = Landing(biases[-1][0].outputs[0] if biases else layer.output, biases)
-    if landing.other is None or landing.value.name not in known:
+    gate = landing.importance
+    gate = gate if gate is not None and is_ready(gate) else None
+    end = biases[-1][0].outputs[0] if biases else layer.output
+    plain = Aim(layer, Landing(end, biases, importance=gate), (known[end.name],))
+    ready = tuple(other for other in landing.others if is_ready(other))
+    if not ready or (landing.gate is not None and gate is None):
         return plain
-    needed = new.pending([landing.other])
-    return plain if needed & open_layers or layer.node in needed else landing
+    if ready == landing.others:
+        return Aim(layer, landing, (known[landing.value.name],)) if landing.value.name in known else plain
+    names = [landing.term.name if landing.term is not None else None, *(other.name for other in ready)]
+    if not all(name in known for name in names):
+        return plain
+    return Aim(layer, replace(landing, others=ready), tuple(known[name] for name in names))
 
 
-def _kept(array: npt.NDArray[np.generic], keep: Keep) -> npt.NDArray[np.float32]:
-    for d, mask in enumerate(keep):
+def _expert(layer: Linear) -> int:
+    return layer.expert if isinstance(layer, Gathered) else 0
+
+
+def _kept(array: npt.NDArray[np.generic], keeps: Keeps, value: ir.Value) -> npt.NDArray[np.float32]:
+    axes = keeps.analysis.axes.get(value.name or "", [])
+    for d, mask in enumerate(keeps.of(axis) for axis in axes):
         if mask is not None and array.shape[d] == len(mask):
             array = np.compress(mask, array, axis=d)
     return np.asarray(array, np.float32)

@@ -14,9 +14,22 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.calibration.evidence import Evidence
+from graphprune.passes.criteria.activation import ActivationMean, ActivationNorm
+from graphprune.passes.criteria.blocks import Angular, BlockEffect
+from graphprune.passes.criteria.cfsp import CoarseToFine
+from graphprune.passes.criteria.contiguous import Contiguous
+from graphprune.passes.criteria.data_free import DataFreeBound
+from graphprune.passes.criteria.experts import expert_subset, reap_criterion, routing_frequency
+from graphprune.passes.criteria.fluctuation import Fluctuation, VarianceError
+from graphprune.passes.criteria.fpgm import GeometricMedian
+from graphprune.passes.criteria.lamp import Lamp
 from graphprune.passes.criteria.magnitude import Magnitude
+from graphprune.passes.criteria.measured_effect import MeasuredEffect
+from graphprune.passes.criteria.norm_scale import NormScale
 from graphprune.passes.criteria.obs import OptimalBrainSurgeon
 from graphprune.passes.criteria.random_scores import Random
+from graphprune.passes.criteria.structures import Structures
+from graphprune.passes.criteria.wanda import Wanda
 
 
 class Criterion(Protocol):
@@ -34,8 +47,26 @@ class Criterion(Protocol):
 
 #: Names for the command line and :func:`graphprune.plan`; each takes the seed.
 CRITERIA: Mapping[str, Callable[[int], Criterion]] = {
+    "act-mean": lambda seed: ActivationMean(),
+    "act-norm": lambda seed: ActivationNorm(),
+    "angular": lambda seed: Angular(),
+    "block-effect": lambda seed: BlockEffect(),
+    "bn-scale": lambda seed: NormScale(),
+    "cfsp": lambda seed: CoarseToFine(),
+    "contiguous": lambda seed: Contiguous(),
+    "dfpc": lambda seed: DataFreeBound(),
+    "expert-subset": lambda seed: expert_subset(),
+    "flap": lambda seed: Fluctuation(),
+    "fpgm": lambda seed: GeometricMedian(),
     "l1": lambda seed: Magnitude(1),
     "l2": lambda seed: Magnitude(2),
+    "lamp": lambda seed: Lamp(),
     "obs": lambda seed: OptimalBrainSurgeon(),
     "random": Random,
+    "reap": lambda seed: reap_criterion(),
+    "routing-frequency": lambda seed: routing_frequency(),
+    "sensitivity": lambda seed: MeasuredEffect(),
+    "structures": lambda seed: Structures(),
+    "variance": lambda seed: VarianceError(),
+    "wanda": lambda seed: Wanda(),
 }

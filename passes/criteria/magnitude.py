@@ -12,11 +12,10 @@ from math import prod
 
 import numpy as np
 import numpy.typing as npt
+from graphprune.passes.criteria.members import nan_error, numbers_of, slices_of, whole_weights
 
 from graphprune.analysis import Use
 from graphprune.calibration.evidence import Evidence
-from graphprune.errors import ModelError
-from graphprune.quantization import QUANTIZED, real_weights
 
 Scores = npt.NDArray[np.float64]
 #: Numbers that are added up in single precision before double takes over.
@@ -44,47 +43,26 @@ class Magnitude:
             ModelError: a weight is NaN.
         """
         graph = evidence.graph
-        algebra = graph.analysis.algebra
-        total = np.zeros(len(algebra))
-        seen: set[tuple[int, int]] = set()
+        total = np.zeros(len(graph.analysis.algebra))
         whole: dict[int, float] = {}
-        for use in graph.analysis.uses.values():
-            # A tied matrix counts once, however often it is used.
-            keys = {(id(use.value), id(a.labels)): d for d, a in enumerate(use.axes) if not a.is_plain}
-            rows_of = {d: algebra.live(use.axes[d]) for key, d in keys.items() if key not in seen}
-            rows_of = {d: rows for d, rows in rows_of.items() if rows.shape[1]}
-            if not rows_of or not counts(use):
-                continue
-            seen.update(keys)
-            for d, local in self._along(use, list(rows_of)).items():
-                whole[id(use.value)] = float(local.sum())
-                for column in rows_of[d].T:
+        for part in slices_of(graph):
+            for d, local in self._along(part.use, list(part.rows)).items():
+                whole[id(part.use.value)] = float(local.sum())
+                for column in part.rows[d].T:
                     np.add.at(total, column, local)
-        for unit, nodes in graph.analysis.spans.items():  # whole weights that go with a unit
-            places = [(n, i) for n in nodes for i in range(len(n.inputs))]
-            for use in (graph.analysis.uses[place] for place in places if place in graph.analysis.uses):
-                if use.axes and counts(use) and use.node in graph.analysis.contractions:
-                    if id(use.value) not in whole:
-                        whole[id(use.value)] = float(self._along(use, [0])[0].sum())
-                    total[unit] += whole[id(use.value)]
+        for unit, uses in whole_weights(graph):
+            for use in uses:
+                if id(use.value) not in whole:
+                    whole[id(use.value)] = float(self._along(use, [0])[0].sum())
+                total[unit] += whole[id(use.value)]
         total[0] = 0.0
         return np.asarray(total ** (1.0 / self.p))
 
     def _along(self, use: Use, axes: Sequence[int]) -> dict[int, Scores]:
         """Sums of the weights' powers over all other axes, for each of ``axes``."""
-        tensor = use.value.const_value
-        assert tensor is not None
-        array = tensor.numpy()
-        real = real_weights(use.node, use.index, array)
-        sums = self._sums(np.asarray(array if real is None else real, np.float32), axes)
+        sums = self._sums(numbers_of(use), axes)
         if any(np.isnan(found).any() for found in sums.values()):
-            message = f"the weights of '{use.value.name}' hold NaN"
-            raise ModelError(
-                message,
-                where=f"{use.node.op_type} '{use.node.name}', input {use.index}",
-                because="no importance can be computed from them",
-                hint="export the model again from a checkpoint that is finite",
-            )
+            raise nan_error(use)
         return sums
 
     def _sums(self, weights: npt.NDArray[np.float32], axes: Sequence[int]) -> dict[int, Scores]:
@@ -115,10 +93,3 @@ def _squares(matrix: npt.NDArray[np.float32], d: int) -> Scores:
     else:
         parts = [np.einsum("ij,ij->j", m, m) for m in (matrix[i : i + _MANY] for i in pieces)]
     return np.asarray(np.sum(parts, axis=0, dtype=np.float64)) if parts else np.zeros(matrix.shape[d])
-
-
-def counts(use: Use) -> bool:
-    """Does this constant carry signal?  Divisors, running statistics and plain integers don't."""
-    tensor = use.value.const_value
-    is_quantized = (use.node.op_type, use.index) in QUANTIZED
-    return use.is_zeroed and tensor is not None and (tensor.dtype.is_floating_point() or is_quantized)

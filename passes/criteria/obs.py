@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from graphprune.calibration.evidence import Consumer, Evidence
 from graphprune.calibration.moments import Moments
+from graphprune.calibration.rows import is_weighted
 from graphprune.groups import Group
 from graphprune.passes.criteria.magnitude import Magnitude
 
@@ -23,7 +24,7 @@ Matrix = npt.NDArray[np.float64]
 #: Relative to the mean of the covariance's diagonal.
 DAMPING = 1e-3
 #: A group is taken apart in about so many rounds.
-_ROUNDS = 64
+_ROUNDS = 32
 
 
 @dataclass
@@ -101,15 +102,19 @@ class OptimalBrainSurgeon:
             if places is None:
                 continue
             moments = evidence.moments[consumer.layer]
-            covariance, scale = moments.covariance, _scale(consumer, moments)
+            # Rows that count differently have no bias that could take their mean.
+            weighted = is_weighted(consumer.layer, consumer.landing)
+            covariance = moments.second if weighted else moments.covariance
+            scale = scale_of(consumer, moments)
             for matrix, own in zip(consumer.matrices, covariance, strict=True):
                 found.append(Problem(matrix.copy(), inverse_of(own, self.damping), places, scale))
         return found
 
 
-def _scale(consumer: Consumer, moments: Moments) -> float:
+def scale_of(consumer: Consumer, moments: Moments) -> float:
+    """One over the energy of what a layer's output becomes part of."""
     own = sum(
-        float(np.einsum("io,ij,jo->", w, c, w))
+        float(np.vdot(w, c @ w))
         for w, c in zip(consumer.matrices, moments.covariance, strict=True)
     )
     return 1.0 / max(moments.energy, own, np.finfo(float).tiny)
@@ -130,6 +135,8 @@ def places_of(evidence: Evidence, consumer: Consumer, group: Group) -> npt.NDArr
     index = np.full(len(evidence.graph.analysis.algebra), -1, np.int64)
     index[group.units] = np.arange(group.size)
     owner = index[rows]  # [channels, k]
+    if (owner < 0).all():
+        return None
     channels = [np.flatnonzero((owner == u).any(axis=1)) for u in range(group.size)]
     sizes = {len(c) for c in channels}
     if sizes == {0} or len(sizes) > 1:
@@ -150,7 +157,7 @@ def eliminate(problems: Sequence[Problem], size: int) -> Matrix:
     while len(left):
         errors = np.sum([p.errors(left) for p in problems], axis=0)
         order = np.argsort(errors, kind="stable")
-        many = max(1, len(left) // _ROUNDS) if size > _ROUNDS else 1
+        many = max(1, len(left) // _ROUNDS) if size > 2 * _ROUNDS else 1
         goes = left[order[:many]]
         error = sum(p.remove(goes) for p in problems)
         alone = np.maximum(errors[order[:many]], np.finfo(float).tiny)
