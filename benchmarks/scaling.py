@@ -70,7 +70,7 @@ def measure(path: Path, *, weights: bool) -> tuple[int, dict[str, float]]:
     plan = gp.plan(graph, target={"macs": 0.5}, criterion="random")
     clock.stop("plan random")
     if weights:
-        plan = gp.plan(graph, target={"macs": 0.5})
+        plan = gp.plan(graph, target={"macs": 0.5}, criterion="l2")
         clock.stop("plan l2")
     pruned = cut(analysis, removed_units(graph, plan))
     clock.stop("cut")

@@ -221,12 +221,14 @@ def serve_ours(folder: Path) -> None:
     del models
     dense_file, result = folder / "dense.onnx", folder / "ours.onnx"
     target = {"macs": about["kept_theirs"]}
-    about["kept_ours"] = gp.prune(dense_file, result, target=target, verify_result=False).after.macs / dense
+    about["kept_ours"] = (
+        gp.prune(dense_file, result, target=target, criterion="l2", verify_result=False).after.macs / dense
+    )
     print(json.dumps(about), file=ANSWERS, flush=True)
     for _ in sys.stdin:
         result.unlink()
         start = time.perf_counter()
-        laps = gp.prune(dense_file, result, target=target, verify_result=False).seconds
+        laps = gp.prune(dense_file, result, target=target, criterion="l2", verify_result=False).seconds
         rest = time.perf_counter() - start - sum(laps.values())
         print(json.dumps({**laps, "rest": rest}), file=ANSWERS, flush=True)
 

@@ -116,7 +116,13 @@ def prune(path: Path, original: onnx.ModelProto, target: float, options: dict[st
             result.floor, result.error = floor, ""
             try:
                 done = gp.prune(
-                    path, out, target={"macs": target}, plan_out=plan_file, floor=floor, **options
+                    path,
+                    out,
+                    target={"macs": target},
+                    criterion="l2",
+                    plan_out=plan_file,
+                    floor=floor,
+                    **options,
                 )
                 break
             except gp.GraphPruneError as error:

@@ -53,15 +53,17 @@ def test_every_kind_of_source_gives_the_same_model(kind: str, source: Path) -> N
         "graphsurgeon": gs.import_onnx(proto),
         "model": gp.load(source),
     }[kind]
-    result = gp.prune(given, target={"macs": 0.6})
-    reference = gp.prune(source, target={"macs": 0.6})
+    result = gp.prune(given, target={"macs": 0.6}, criterion="l2")
+    reference = gp.prune(source, target={"macs": 0.6}, criterion="l2")
     inputs = feeds(proto)
     assert np.array_equal(run(result.model.to_proto(), inputs)[0], run(reference.model.to_proto(), inputs)[0])
 
 
 def test_result_tells_everything(source: Path, tmp_path: Path) -> None:
     before = source.read_bytes()
-    result = gp.prune(source, tmp_path / "out.onnx", target={"macs": "50%"}, plan_out=tmp_path / "p.json")
+    result = gp.prune(
+        source, tmp_path / "out.onnx", target={"macs": "50%"}, criterion="l2", plan_out=tmp_path / "p.json"
+    )
     assert result.output == tmp_path / "out.onnx"
     assert result.after.macs <= 0.5 * result.before.macs
     assert result.verdict is not None
@@ -74,20 +76,20 @@ def test_result_tells_everything(source: Path, tmp_path: Path) -> None:
 
 
 def test_without_output_nothing_is_written(source: Path, tmp_path: Path) -> None:
-    result = gp.prune(source, target={"macs": 0.5})
+    result = gp.prune(source, target={"macs": 0.5}, criterion="l2")
     assert result.output is None
     assert [f.name for f in tmp_path.iterdir()] == ["model.onnx"]
 
 
 def test_without_verification_there_is_no_verdict(source: Path) -> None:
-    assert gp.prune(source, target={"macs": 0.5}, verify_result=False).verdict is None
+    assert gp.prune(source, target={"macs": 0.5}, criterion="l2", verify_result=False).verdict is None
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_saved_plan_repeats_the_cut_byte_for_byte(name: str, tmp_path: Path) -> None:
     onnx.save(NETWORKS[name](), tmp_path / "m.onnx")
     first = gp.prune(
-        tmp_path / "m.onnx", tmp_path / "a.onnx", target={"macs": 0.7}, floor=0.0,
+        tmp_path / "m.onnx", tmp_path / "a.onnx", target={"macs": 0.7}, criterion="l2", floor=0.0,
         plan_out=tmp_path / "plan.json",
     )  # fmt: skip
     plan = gp.Plan.load(tmp_path / "plan.json")
@@ -121,7 +123,7 @@ def test_objects_passed_in_are_not_changed() -> None:
     kept = model.to_proto().SerializeToString(deterministic=True)
     graph = gp.analyze(model)
     groups = [(g.id, g.units.tolist()) for g in graph.groups]
-    plan = gp.plan(graph, target={"macs": 0.5})
+    plan = gp.plan(graph, target={"macs": 0.5}, criterion="l2")
     document = plan.to_json()
     gp.prune(model, use_plan=plan)
     gp.apply(graph, plan)
@@ -132,8 +134,8 @@ def test_objects_passed_in_are_not_changed() -> None:
 
 
 def test_pruning_twice_is_pruning_the_pruned(source: Path) -> None:
-    once = gp.prune(source, target={"macs": 0.7})
-    twice = gp.prune(once.model, target={"macs": 0.7})
+    once = gp.prune(source, target={"macs": 0.7}, criterion="l2")
+    twice = gp.prune(once.model, target={"macs": 0.7}, criterion="l2")
     assert twice.after.macs <= 0.49 * once.before.macs + 1
     assert twice.verdict is not None
 
@@ -142,8 +144,8 @@ def test_external_data_stay_external_and_untouched(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     onnx.save(NETWORKS["cnn"](), path, save_as_external_data=True, location="m.bin", size_threshold=0)
     before = {f.name: f.read_bytes() for f in tmp_path.iterdir()}
-    gp.prune(path, tmp_path / "out.onnx", target={"macs": 0.6})
-    gp.prune(NETWORKS["cnn"](), tmp_path / "embedded.onnx", target={"macs": 0.6})
+    gp.prune(path, tmp_path / "out.onnx", target={"macs": 0.6}, criterion="l2")
+    gp.prune(NETWORKS["cnn"](), tmp_path / "embedded.onnx", target={"macs": 0.6}, criterion="l2")
     after = {f.name: f.read_bytes() for f in tmp_path.iterdir()}
     assert {n: after[n] for n in before} == before
     assert set(after) == {*before, "out.onnx", "out.onnx.data", "embedded.onnx"}
@@ -155,17 +157,19 @@ def test_external_data_stay_external_and_untouched(tmp_path: Path) -> None:
 def test_nothing_is_written_when_something_fails(source: Path, tmp_path: Path) -> None:
     out, plan_out = tmp_path / "out.onnx", tmp_path / "none" / "p.json"
     with pytest.raises(ModelError):
-        gp.prune(source, out, target={"macs": 0.5}, plan_out=plan_out)
+        gp.prune(source, out, target={"macs": 0.5}, criterion="l2", plan_out=plan_out)
     with pytest.raises(ModelError):
-        gp.prune(source, tmp_path, target={"macs": 0.5}, plan_out=tmp_path / "p.json")
+        gp.prune(source, tmp_path, target={"macs": 0.5}, criterion="l2", plan_out=tmp_path / "p.json")
     with pytest.raises(ModelError):
-        gp.prune(source, source / "out.onnx", target={"macs": 0.5}, plan_out=tmp_path / "p.json")
+        gp.prune(
+            source, source / "out.onnx", target={"macs": 0.5}, criterion="l2", plan_out=tmp_path / "p.json"
+        )
     with pytest.raises(TargetError):
-        gp.prune(source, out, target={"macs": 0.001}, plan_out=tmp_path / "p.json")
+        gp.prune(source, out, target={"macs": 0.001}, criterion="l2", plan_out=tmp_path / "p.json")
     with pytest.raises(UsageError):
         gp.prune(source, out)
     with pytest.raises(PlanError):
-        gp.prune(source, out, use_plan=gp.plan(graph_of("mlp"), target={"macs": 0.6}))
+        gp.prune(source, out, use_plan=gp.plan(graph_of("mlp"), target={"macs": 0.6}, criterion="l2"))
     assert [f.name for f in tmp_path.iterdir()] == ["model.onnx"]
 
 
@@ -176,7 +180,7 @@ def test_no_file_is_written_over_another(source: Path, tmp_path: Path, names: tu
     before = source.read_bytes()
     out, plan_out = (tmp_path / n if n else None for n in names)
     with pytest.raises(UsageError, match="two of the files are the same"):
-        gp.prune(source, out, target={"macs": 0.6}, plan_out=plan_out)
+        gp.prune(source, out, target={"macs": 0.6}, criterion="l2", plan_out=plan_out)
     assert source.read_bytes() == before
     assert [f.name for f in tmp_path.iterdir()] == ["model.onnx"]
 
@@ -184,13 +188,13 @@ def test_no_file_is_written_over_another(source: Path, tmp_path: Path, names: tu
 def test_failed_run_leaves_the_earlier_output(source: Path, tmp_path: Path) -> None:
     (tmp_path / "out.onnx").write_bytes(b"earlier")
     with pytest.raises(TargetError):
-        gp.prune(source, tmp_path / "out.onnx", target={"macs": 0.001})
+        gp.prune(source, tmp_path / "out.onnx", target={"macs": 0.001}, criterion="l2")
     assert (tmp_path / "out.onnx").read_bytes() == b"earlier"
 
 
 def test_dims_are_those_asked_for(source: Path) -> None:
-    small, large = (gp.prune(source, target={"macs": 0.6}, dims={"batch": n}) for n in (1, 4))
+    small, large = (gp.prune(source, target={"macs": 0.6}, criterion="l2", dims={"batch": n}) for n in (1, 4))
     assert large.before.macs == 4 * small.before.macs
     assert large.after.macs == 4 * small.after.macs
     with pytest.raises(UsageError, match="'rows' is not a symbolic dim"):
-        gp.prune(source, target={"macs": 0.6}, dims={"rows": 2})
+        gp.prune(source, target={"macs": 0.6}, criterion="l2", dims={"rows": 2})

@@ -52,7 +52,7 @@ def feeds() -> dict[str, np.ndarray]:
 
 
 def test_a_scan_with_a_batch_axis_is_read_as_it_is(scan: Path) -> None:
-    result = gp.prune(scan, target={"params": 0.7})
+    result = gp.prune(scan, target={"params": 0.7}, criterion="l2")
     assert result.verdict is not None
     masked = onnx.load(scan)
     for parameter in result.plan.parameters:
@@ -71,7 +71,7 @@ def test_a_scan_with_a_batch_axis_is_read_as_it_is(scan: Path) -> None:
 def test_what_reading_has_changed_is_found(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "SCAN_WITHOUT_BATCH", 1)
     with pytest.raises(ValidationError, match="the model was changed by reading it"):
-        gp.prune(scan, target={"params": 0.7})
+        gp.prune(scan, target={"params": 0.7}, criterion="l2")
 
 
 def test_only_a_file_can_have_been_changed(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,13 +64,13 @@ def test_layers_of_equal_shape_are_blocks_that_change_the_function() -> None:
 
 
 def test_blocks_go_only_when_they_are_named() -> None:
-    plan = gp.plan(residual(), target={"macs": 0.5})
+    plan = gp.plan(residual(), target={"macs": 0.5}, criterion="l2")
     assert "blocks" not in {g.kind for g in plan.groups}
 
 
 def test_without_a_branch_the_sum_is_its_other_operand() -> None:
     model = residual()
-    result = gp.prune(model, target={"macs": 0.8}, kinds=["blocks"])
+    result = gp.prune(model, target={"macs": 0.8}, criterion="l2", kinds=["blocks"])
     assert result.verdict is not None
     assert result.verdict.exact
     (group,) = result.plan.groups
@@ -93,7 +93,7 @@ def test_without_a_branch_the_sum_is_its_other_operand() -> None:
 
 
 def test_without_a_layer_its_input_takes_its_place() -> None:
-    result = gp.prune(chain(), target={"macs": 0.7}, kinds=["blocks"])
+    result = gp.prune(chain(), target={"macs": 0.7}, criterion="l2", kinds=["blocks"])
     assert result.verdict is not None
     kinds = [node.op_type for node in result.model.ir.graph]
     assert kinds.count("Conv") == 3
@@ -104,7 +104,7 @@ def test_without_a_layer_its_input_takes_its_place() -> None:
 def test_blocks_and_channels_go_together_and_the_plan_says_it_all(
     model: onnx.ModelProto, target: float
 ) -> None:
-    result = gp.prune(model, target={"macs": target}, kinds=["blocks", "channels"], floor=0.8)
+    result = gp.prune(model, target={"macs": target}, criterion="l2", kinds=["blocks", "channels"], floor=0.8)
     assert "blocks" in {g.kind for g in result.plan.groups}
     again = gp.prune(model, use_plan=result.plan)
     assert again.model.to_proto().SerializeToString() == result.model.to_proto().SerializeToString()
@@ -112,7 +112,7 @@ def test_blocks_and_channels_go_together_and_the_plan_says_it_all(
 
 def test_ends_of_a_removed_layer_keep_the_same_positions() -> None:
     model = chain()
-    plan = gp.plan(model, target={"macs": 0.7}, kinds=["blocks"], exclude=["w2"])
+    plan = gp.plan(model, target={"macs": 0.7}, criterion="l2", kinds=["blocks"], exclude=["w2"])
     assert {p.name for p in plan.parameters} == {"w1", "b1"}
     cut = [ParameterPlan(name, 0, WIDTH, list(range(5)), None, []) for name in ("w0", "b0")]
     with pytest.raises(PlanError, match="input and output keep different positions"):

@@ -404,7 +404,7 @@ def test_a_constant_condition_is_settled_on_loading() -> None:
         "Relu",
         "MatMul",
     ]
-    assert "w2" not in shapes(gp.apply(model, gp.plan(model, target={"params": 0.6})))
+    assert "w2" not in shapes(gp.apply(model, gp.plan(model, target={"params": 0.6}, criterion="l2")))
 
 
 def test_a_plan_names_what_stands_in_a_body(tmp_path: Path) -> None:
@@ -414,6 +414,7 @@ def test_a_plan_names_what_stands_in_a_body(tmp_path: Path) -> None:
         tmp_path / "model.onnx",
         tmp_path / "one.onnx",
         target={"params": 0.5},
+        criterion="l2",
         plan_out=tmp_path / "plan.json",
     )
     plan = gp.Plan.load(tmp_path / "plan.json")

@@ -148,7 +148,7 @@ def test_ratio_is_a_fraction_of_the_other() -> None:
 
 
 def test_reached_is_measured() -> None:
-    result = api.prune(NETWORKS["merged_constants"](), target={"params": 0.7})
+    result = api.prune(NETWORKS["merged_constants"](), target={"params": 0.7}, criterion="l2")
     assert result.after == measure(result.model)
     assert result.plan.reached["params"] == pytest.approx(
         result.after.params / result.before.params, abs=1e-6

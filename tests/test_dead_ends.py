@@ -99,5 +99,5 @@ def test_a_plan_names_the_uses_of_a_weight_that_is_read_transposed_as_well() -> 
     model = build("(float[N, 5] x) => (float[N, 3] y)", body, weights)
     graph = gp.analyze(model)
     (group,) = (g for g in graph.groups if g.prunable and "out" in {m.name for m in g.members})
-    plan = gp.plan(model, target={"macs": 0.9}, include=[group.id])
+    plan = gp.plan(model, target={"macs": 0.9}, criterion="l2", include=[group.id])
     assert {p.name: p.uses for p in plan.parameters if p.name == "w"} == {"w": ["g:1"]}

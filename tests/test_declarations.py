@@ -270,7 +270,12 @@ def test_marked_axes_stay_and_repeated_ones_go() -> None:
 def test_plan_carries_its_declarations(tmp_path: Path) -> None:
     plan_path = tmp_path / "plan.json"
     result = gp.prune(
-        scaled(), tmp_path / "o.onnx", target={"params": 0.6}, declarations=SCALE, plan_out=plan_path
+        scaled(),
+        tmp_path / "o.onnx",
+        target={"params": 0.6},
+        criterion="l2",
+        declarations=SCALE,
+        plan_out=plan_path,
     )
     assert result.verdict is not None
     again = gp.apply(scaled(), Plan.load(plan_path))
@@ -280,7 +285,7 @@ def test_plan_carries_its_declarations(tmp_path: Path) -> None:
 def test_declarations_come_with_the_analysis() -> None:
     graph = analyze(load(scaled()), declarations=SCALE)
     with pytest.raises(UsageError, match="come too late for a dependency graph"):
-        gp.plan(graph, target={"params": 0.6}, declarations=SCALE)
+        gp.plan(graph, target={"params": 0.6}, criterion="l2", declarations=SCALE)
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

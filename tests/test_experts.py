@@ -142,7 +142,7 @@ def test_experts_are_one_group_that_keeps_as_many_as_are_chosen(name: str) -> No
 
 @pytest.mark.parametrize("name", MODELS)
 def test_half_of_the_experts_go_and_the_oracle_agrees(name: str) -> None:
-    result = gp.prune(MODELS[name], target={"params": 0.55}, kinds=["experts"])
+    result = gp.prune(MODELS[name], target={"params": 0.55}, criterion="l2", kinds=["experts"])
     (kept,) = (g for g in result.plan.groups if g.kind == "experts")
     assert len(kept.keep) < EXPERTS
     assert result.verdict is not None
@@ -160,7 +160,7 @@ def test_half_of_the_experts_go_and_the_oracle_agrees(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_experts_and_all_else_go_together(name: str) -> None:
-    result = gp.prune(MODELS[name], target={"params": 0.3}, floor=0.0)
+    result = gp.prune(MODELS[name], target={"params": 0.3}, criterion="l2", floor=0.0)
     assert result.verdict is not None
     again = gp.prune(MODELS[name], use_plan=result.plan)
     assert again.after == result.after
@@ -168,7 +168,7 @@ def test_experts_and_all_else_go_together(name: str) -> None:
 
 def test_pruned_experts_run_as_the_original_with_the_router_masked() -> None:
     """By hand, without the oracle: logits of removed experts at minus infinity."""
-    result = gp.prune(MODELS["unrolled"], target={"params": 0.55}, kinds=["experts"])
+    result = gp.prune(MODELS["unrolled"], target={"params": 0.55}, criterion="l2", kinds=["experts"])
     keep = next(g.keep for g in result.plan.groups)
     masked = onnx.ModelProto()
     masked.CopyFrom(MODELS["unrolled"])
@@ -189,7 +189,7 @@ def test_pruned_experts_run_as_the_original_with_the_router_masked() -> None:
 
 
 def test_a_plan_that_keeps_fewer_experts_than_are_chosen_is_refused() -> None:
-    plan = gp.prune(MODELS["stacked"], target={"params": 0.55}, kinds=["experts"]).plan
+    plan = gp.prune(MODELS["stacked"], target={"params": 0.55}, criterion="l2", kinds=["experts"]).plan
     few = [dataclasses.replace(p, keep=p.keep[:1]) for p in plan.parameters]
     with pytest.raises(PlanError, match="keeps 1 positions where 2 are needed"):
         gp.apply(MODELS["stacked"], dataclasses.replace(plan, parameters=few))
@@ -206,7 +206,7 @@ def test_outputs_of_all_experts_in_one_tensor() -> None:
     graph = gp.analyze(soft())
     (gate,) = (g for g in graph.groups if ("router", 1) in {(m.name, m.axis) for m in g.members})
     assert (gate.size, gate.prunable) == (EXPERTS, True)
-    result = gp.prune(soft(), target={"params": 0.55}, include=[gate.id])
+    result = gp.prune(soft(), target={"params": 0.55}, criterion="l2", include=[gate.id])
     assert result.verdict is not None
     names = set(result.model.ir.graph.initializers)
     (kept,) = (g.keep for g in result.plan.groups)

@@ -37,7 +37,7 @@ def test_mask_is_as_long_as_both_together() -> None:
 
 
 def test_cut_of_such_a_model_is_verified_and_compared() -> None:
-    result = gp.prune(continued(), target={"params": 0.8})
+    result = gp.prune(continued(), target={"params": 0.8}, criterion="l2")
     assert result.verdict is not None
     assert all(r["cache"][1] + r["x"][1] == r["mask"][1] for r in result.verdict.runs)
     assert len(result.verdict.runs) == 2

@@ -42,7 +42,7 @@ def half(name: str, dtype: int) -> onnx.ModelProto:
 @EVERY
 @pytest.mark.parametrize("name", ["cnn", "attention", "shape_arithmetic", "gated_mlp", "tied_embedding"])
 def test_pruned_and_verified(name: str, dtype: int) -> None:
-    result = gp.prune(half(name, dtype), target={"macs": 0.7})
+    result = gp.prune(half(name, dtype), target={"macs": 0.7}, criterion="l2")
     assert result.verdict is not None
     assert result.verdict.scale > 0
     kept = {t.data_type for t in result.model.to_proto().graph.initializer}
@@ -52,7 +52,7 @@ def test_pruned_and_verified(name: str, dtype: int) -> None:
 @EVERY
 def test_a_wrong_cut_is_noticed(dtype: int) -> None:
     graph = gp.analyze(load(half("mlp", dtype)))
-    removed = removed_units(graph, gp.plan(graph, target={"macs": 0.6}))
+    removed = removed_units(graph, gp.plan(graph, target={"macs": 0.6}, criterion="l2"))
     proto = cut(graph.analysis, removed).to_proto()
     weight = next(t for t in proto.graph.initializer if t.name == "b.w")
     rolled = np.roll(numpy_helper.to_array(weight), 1, axis=0)

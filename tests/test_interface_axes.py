@@ -195,7 +195,13 @@ def test_first_axis_and_names_with_colons() -> None:
 def test_plan_carries_the_signature(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     result = gp.prune(
-        decoder(), tmp_path / "o.onnx", target={"params": 0.6}, allow_io=CACHE, floor=0.0, plan_out=path
+        decoder(),
+        tmp_path / "o.onnx",
+        target={"params": 0.6},
+        criterion="l2",
+        allow_io=CACHE,
+        floor=0.0,
+        plan_out=path,
     )
     entries = json.loads(path.read_text())["interface"]
     assert {(e["name"], e["kind"]) for e in entries} >= {("past_v", "input"), ("present_v", "output")}
@@ -273,7 +279,20 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         "name": "past_k", "kind": "input", "shape": ["batch", 4, "past", 3], "open_axes": [1, 3]
     }  # fmt: skip
     assert "model output" not in graphprune("explain", model, "present_k:1", *allow)
-    text = graphprune("prune", model, out, "--target", "params=60%", "--floor", 0, *allow, "--plan-out", plan)
+    text = graphprune(
+        "prune",
+        model,
+        out,
+        "--target",
+        "params=60%",
+        "--criterion",
+        "l2",
+        "--floor",
+        0,
+        *allow,
+        "--plan-out",
+        plan,
+    )
     assert "new signature: input 'past_k', axis 1:" in text
     found = json.loads(graphprune("apply", plan, model, tmp_path / "o2.onnx", "--json"))
     assert found["interface"]

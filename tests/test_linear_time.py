@@ -99,7 +99,7 @@ def stages(network: Callable[[int], onnx.ModelProto], blocks: int) -> dict[str, 
     analysis = Analysis(*prepared).run()
     found["groups"] = calls(lambda: DependencyGraph(analysis, 1 << 20, source.digest()))
     graph = DependencyGraph(analysis, 1 << 20, source.digest())
-    plan = api.plan(graph, target={"macs": 0.7})
+    plan = api.plan(graph, target={"macs": 0.7}, criterion="l2")
     found["units of a plan"] = calls(lambda: removed_units(graph, plan))
     removed = removed_units(graph, plan)
     found["cut"] = calls(lambda: cut(analysis, removed))

@@ -20,11 +20,11 @@ Edit = Callable[[dict[str, Any]], Any]
 
 
 def document(name: str = "mlp", target: float = 0.6) -> dict[str, Any]:
-    return copy.deepcopy(api.plan(graph_of(name), target={"macs": target}).to_json())
+    return copy.deepcopy(api.plan(graph_of(name), target={"macs": target}, criterion="l2").to_json())
 
 
 def test_round_trip_keeps_everything(tmp_path: Path) -> None:
-    plan = api.plan(graph_of("attention"), target={"macs": 0.6})
+    plan = api.plan(graph_of("attention"), target={"macs": 0.6}, criterion="l2")
     plan.save(tmp_path / "plan.json")
     assert Plan.load(tmp_path / "plan.json") == plan
     assert [f.name for f in tmp_path.iterdir()] == ["plan.json"]
@@ -49,7 +49,7 @@ def test_document_is_what_the_interface_says() -> None:
 
 def test_uses_and_groups_tell_merged_constants_apart() -> None:
     """Each copy of a shared vector is listed with its own consumer and its own group."""
-    plan = api.plan(graph_of("merged_constants"), target={"macs": 0.6})
+    plan = api.plan(graph_of("merged_constants"), target={"macs": 0.6}, criterion="l2")
     entries = [p for p in plan.parameters if p.name == "ones"]
     assert sorted((p.uses, p.groups) for p in entries) == [
         (["as:1"], ["a.w:1"]),
@@ -60,7 +60,7 @@ def test_uses_and_groups_tell_merged_constants_apart() -> None:
 
 
 def test_group_keeps_are_positions_within_the_group() -> None:
-    plan = api.plan(graph_of("option_a"), target={"macs": 0.6})
+    plan = api.plan(graph_of("option_a"), target={"macs": 0.6}, criterion="l2")
     sizes = {g.id: g for g in plan.groups}
     for group in sizes.values():
         assert all(0 <= i < group.size for i in group.keep)
@@ -69,7 +69,7 @@ def test_group_keeps_are_positions_within_the_group() -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_parameters_alone_are_enough(name: str) -> None:
     """Without the groups the plan means the same cut."""
-    plan = api.plan(graph_of(name), target={"macs": 0.7}, floor=0.0)
+    plan = api.plan(graph_of(name), target={"macs": 0.7}, criterion="l2", floor=0.0)
     found = plan.to_json()
     found["groups"] = []
     bare = Plan.from_json(found)
@@ -206,7 +206,7 @@ def test_plans_that_do_not_fit_are_refused(what: str) -> None:
 
 
 def test_plan_of_another_model_is_refused() -> None:
-    plan = api.plan(graph_of("mlp"), target={"macs": 0.6})
+    plan = api.plan(graph_of("mlp"), target={"macs": 0.6}, criterion="l2")
     with pytest.raises(PlanError):
         api.apply(graph_of("cnn"), plan)
 

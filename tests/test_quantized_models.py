@@ -205,7 +205,7 @@ def test_weights_are_scored_as_the_numbers_they_stand_for(network: str, way: str
 @EVERY
 def test_pruned_and_verified(network: str, way: str) -> None:
     model = quantized(network, way)
-    result = gp.prune(model, target={"macs": 0.6})
+    result = gp.prune(model, target={"macs": 0.6}, criterion="l2")
     ratio = result.after.ratio(result.before)
     assert 0.5 < ratio["macs"] <= 0.6
     assert ratio["params"] < 0.75
@@ -229,7 +229,7 @@ def numbers(model: onnx.ModelProto) -> set[tuple[str, int]]:
 @EVERY
 def test_ranking_is_that_of_the_original(network: str, way: str) -> None:
     def kept(graph: DependencyGraph) -> dict[tuple[str, int], set[int]]:
-        decision = gp.plan(graph, target={"macs": 0.6}, kinds=KINDS)
+        decision = gp.plan(graph, target={"macs": 0.6}, criterion="l2", kinds=KINDS)
         return {(plain(p.name), p.axis): set(p.keep) for p in decision.parameters}
 
     original, found = kept(graph_of(network)), kept(graph_of(network, way))
@@ -265,7 +265,7 @@ def test_without_rounding_it_is_nearly_the_same(network: str, way: str) -> None:
 )
 def test_a_scale_in_the_wrong_place_is_noticed(network: str, way: str, layer: str) -> None:
     graph = graph_of(network, way)
-    removed = removed_units(graph, gp.plan(graph, target={"macs": 0.6}))
+    removed = removed_units(graph, gp.plan(graph, target={"macs": 0.6}, criterion="l2"))
     pruned = cut(graph.analysis, removed)
     verify(graph.analysis, removed, pruned)
     proto = pruned.to_proto()
@@ -291,7 +291,7 @@ def test_weights_of_four_bits_lose_whole_blocks() -> None:
     )
     found = [g for g in gp.analyze(gp.load(model)).groups if g.prunable]
     assert [(g.kind, g.size) for g in found] == [("channels", 4)]
-    result = gp.prune(model, target={"macs": 0.6})
+    result = gp.prune(model, target={"macs": 0.6}, criterion="l2")
     assert result.after.ratio(result.before)["macs"] == 0.5
     kept = {p.name: p.keep for p in result.plan.parameters}
     assert len(kept["down.w"]) == 16

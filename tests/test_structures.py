@@ -245,7 +245,7 @@ def test_every_blocked_group_says_why(name: str) -> None:
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_pruned_and_verified(name: str) -> None:
     target = LEAST.get(name, 0.6)
-    result = gp.prune(STRUCTURES[name](), target={"macs": target}, kinds=KINDS)
+    result = gp.prune(STRUCTURES[name](), target={"macs": target}, criterion="l2", kinds=KINDS)
     assert result.after.ratio(result.before)["macs"] <= target
     assert result.verdict is not None
     assert result.verdict.scale > 0

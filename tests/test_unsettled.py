@@ -112,7 +112,7 @@ def test_shape_that_is_an_input_is_dynamic() -> None:
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 9])
 def test_clamped_size_is_not_folded_into_the_cut_model(length: int) -> None:
     model = clamped()
-    result = api.prune(model, target={"params": 0.7})
+    result = api.prune(model, target={"params": 0.7}, criterion="l2")
     x = np.random.default_rng(length).standard_normal((2, length, 8)).astype(np.float32)
     (expected,), (found,) = run(masked(model, result.plan), {"x": x}), run(result.model.to_proto(), {"x": x})
     assert np.abs(expected).max() > 1e-3
@@ -122,7 +122,7 @@ def test_clamped_size_is_not_folded_into_the_cut_model(length: int) -> None:
 @pytest.mark.parametrize("positive", [0, 1, 5, 8])
 def test_size_that_depends_on_data_is_not_folded_into_the_cut_model(positive: int) -> None:
     model = counted()
-    result = api.prune(model, target={"params": 0.7})
+    result = api.prune(model, target={"params": 0.7}, criterion="l2")
     x = -np.abs(np.random.default_rng(positive).standard_normal((1, 8))).astype(np.float32)
     x[:, :positive] *= -1
     (expected,), (found,) = run(masked(model, result.plan), {"x": x}), run(result.model.to_proto(), {"x": x})

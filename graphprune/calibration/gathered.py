@@ -1,7 +1,7 @@
 """Weights of experts stacked in one tensor, looked up for each token: one layer for each expert.
 
-``MatMul(x, Gather(W, index))`` multiplies each row by the matrix that its index names.  So it is as many layers
-as there are experts, each with the rows that go to it.
+``MatMul(x, Gather(W, index))`` multiplies each row by the matrix that its index names.  So it is as many
+layers as there are experts, each with the rows that go to it.
 """
 
 from __future__ import annotations
@@ -111,8 +111,15 @@ def _is_column(index: ir.Value) -> bool:
     if index.shape is not None and len(index.shape) > 0:
         return index.shape[-1] == 1
     node = index.producer()  # where no shape is written down, the usual way to make one
-    axes = node.inputs[1].const_value if node is not None and len(node.inputs) > 1 and node.inputs[1] else None
-    return node is not None and node.op_type == "Unsqueeze" and axes is not None and axes.numpy().tolist() == [-1]
+    axes = (
+        node.inputs[1].const_value if node is not None and len(node.inputs) > 1 and node.inputs[1] else None
+    )
+    return (
+        node is not None
+        and node.op_type == "Unsqueeze"
+        and axes is not None
+        and axes.numpy().tolist() == [-1]
+    )
 
 
 def _lookup(value: ir.Value | None) -> tuple[ir.Node | None, bool]:

@@ -112,7 +112,9 @@ def blocks_of(evidence: Evidence) -> list[Group]:
     return [group for group in evidence.graph.groups if group.kind == "blocks" and group.prunable]
 
 
-def effects_of_blocks(evidence: Evidence, effect: Callable[[npt.NDArray[np.bool_]], float]) -> dict[int, float]:
+def effects_of_blocks(
+    evidence: Evidence, effect: Callable[[npt.NDArray[np.bool_]], float]
+) -> dict[int, float]:
     """Unit of a block -> measured effect of its removal alone."""
     analysis = evidence.graph.analysis
     found = {}

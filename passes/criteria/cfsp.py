@@ -25,9 +25,10 @@ class CoarseToFine:
     that make it.  (The released code normalises along the axis that it averages over, so that the weights
     cancel.)  The fine scores of a group add up to 1.
 
-    Coarse: they are multiplied by how much the blocks that read the group turn their input (the mean of
-    ``arccos(cos(x_in, x_out)) / pi``), relative to the mean over all blocks.  A group that no block reads
-    counts like an average one.  A block itself gets its coarse number.
+    Coarse: they are multiplied by how much the blocks that read the group turn their input together (the mean
+    of ``arccos(cos(x_in, x_out)) / pi``, relative to that over all blocks): without a stream, none of its
+    blocks works.  A group that no block reads counts like one average block.  A block itself gets its coarse
+    number.
 
     Attributes:
         additive: a score is the share of a group's effect that goes with a unit.
@@ -55,7 +56,7 @@ class CoarseToFine:
             nodes = [reader.consumer.layer.node for reader in readers]
             own = {block_of[n] for n in nodes if n in block_of} & coarse.keys()
             fine = _fine(evidence, group, readers)
-            weight = float(np.mean([coarse[unit] for unit in own])) if own else 1.0
+            weight = sum(coarse[unit] for unit in own) if own else 1.0
             scores[group.units] = fine / max(float(fine.sum()), _TINY) * weight
         return scores
 

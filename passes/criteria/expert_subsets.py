@@ -1,8 +1,8 @@
 """The output of a mixture of experts with some of them left out.
 
-A dropped expert's logit is minus infinity, so that TopK and softmax choose and weigh among the rest (Lu et al.
-2024, "Not all experts are equal").  Only the layer itself runs, on the original's tokens, with the mask as an
-input.
+A dropped expert's logit is minus infinity, so that TopK and softmax choose and weigh among the rest (Lu et
+al. 2024, "Not all experts are equal").  Only the layer itself runs, on the original's tokens, with the mask
+as an input.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class MaskedLayer:
 
 
 def eliminated(evidence: Evidence, router: Router) -> Scores | str:
-    """What each expert adds to the layer's error when the least important ones go first, one after another."""
+    """What each expert adds to the layer's error when the least important go first, one after another."""
     if router.result is None:
         return "the experts' outputs come together nowhere"
     layer = MaskedLayer(evidence, router)

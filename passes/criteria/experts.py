@@ -1,4 +1,4 @@
-"""Criteria for whole experts: how often they are chosen, how much they say, and what the layer is without them."""
+"""Criteria for whole experts: how often they are chosen, what they say, what the layer is without them."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def frequency(evidence: Evidence, router: Router) -> Scores:
 
 
 def reap(evidence: Evidence, router: Router) -> Scores | str:
-    """Mean over its tokens of ``gate * ||expert(x)||`` (REAP, Lasby et al. 2025); 0 for one without tokens."""
+    """Mean over its tokens of ``gate * ||expert(x)||`` (REAP, Lasby et al. 2025), 0 without tokens."""
     last = _last_layers(evidence, router)
     if len(last) < len(router.units):
         return "not every expert has a last layer whose rows a gate multiplies"

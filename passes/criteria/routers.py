@@ -1,4 +1,4 @@
-"""Mixtures of experts, as the analysis sees them: who chooses, from what, and where the result comes together.
+"""Mixtures of experts, as the analysis sees them: who chooses, from what, and where all comes together.
 
 Nothing goes by names: a router is what makes the scores of a TopK whose positions are a group of experts.
 """

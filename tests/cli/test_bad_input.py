@@ -175,7 +175,7 @@ def with_nan(tmp_path: Path) -> Path:
 def test_nan_weights_cannot_be_ranked(cli, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     path = with_nan(tmp_path)
     before = contents(tmp_path)
-    error = cli("prune", path, tmp_path / "o.onnx", "--target", "macs=50%").error(1)
+    error = cli("prune", path, tmp_path / "o.onnx", "--target", "macs=50%", "--criterion", "l2").error(1)
     assert "the weights of 'b.w' hold NaN" in error
     assert contents(tmp_path) == before
 
@@ -197,7 +197,7 @@ def test_nan_weights_can_be_inspected(cli, tmp_path: Path) -> None:  # type: ign
 
 def test_operator_without_a_rule_blocks_and_the_rest_is_pruned(cli, save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     model = save("other_domain")
-    done = cli("prune", model, tmp_path / "o.onnx", "--target", "macs=70%", "--json")
+    done = cli("prune", model, tmp_path / "o.onnx", "--target", "macs=70%", "--criterion", "l2", "--json")
     assert {g["id"] for g in done.json()["groups"]} == {"a.w:1", "c.w:1"}
     (found,) = run(onnx.load(tmp_path / "o.onnx"), feeds(onnx.load(model), batch=3))
     assert found.shape == (3, 3)
@@ -231,7 +231,7 @@ def test_unknown_domain_is_reported(cli, tmp_path: Path, declared: bool) -> None
 def test_unknown_domain_is_pruned_around(cli, tmp_path: Path, declared: bool) -> None:  # type: ignore[no-untyped-def]
     """onnxruntime can't run it, so the parts before and behind the operator are verified."""
     path = foreign(tmp_path / "m.onnx", declared=declared)
-    done = cli("prune", path, tmp_path / "o.onnx", "--target", "macs=85%", "--json")
+    done = cli("prune", path, tmp_path / "o.onnx", "--target", "macs=85%", "--criterion", "l2", "--json")
     assert done.code == 0, done.err
     assert done.json()["verify"]["scale"] > 0
     before, after = onnx.load(path), onnx.load(tmp_path / "o.onnx")
@@ -260,7 +260,7 @@ def test_paths_that_cannot_be_written(cli, save, tmp_path: Path, which: str, pla
         done = cli("inspect", model, "--graph", bad)
     else:
         out, plan = (bad, good) if which == "out" else (good, bad)
-        done = cli("prune", model, out, "--target", "macs=60%", "--plan-out", plan)
+        done = cli("prune", model, out, "--target", "macs=60%", "--criterion", "l2", "--plan-out", plan)
     assert "cannot write" in done.error(1)
     assert contents(tmp_path) == before
     assert sorted(f.name for f in tmp_path.iterdir()) == ["mlp.onnx", "sub.json"]
@@ -304,7 +304,17 @@ def test_plans_that_cannot_be_used(cli, save, tmp_path: Path, plan: bytes) -> No
 
 def test_plan_of_another_model(cli, save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     plan = tmp_path / "plan.json"
-    cli("prune", save("mlp"), tmp_path / "o.onnx", "--target", "macs=60%", "--plan-out", plan)
+    cli(
+        "prune",
+        save("mlp"),
+        tmp_path / "o.onnx",
+        "--target",
+        "macs=60%",
+        "--criterion",
+        "l2",
+        "--plan-out",
+        plan,
+    )
     model = save("cnn")
     before = contents(tmp_path)
     assert "a plan made for this model" in cli("apply", plan, model, tmp_path / "p.onnx").error(1)

@@ -145,7 +145,15 @@ def test_explain_takes_names_with_colons(cli, tmp_path: Path) -> None:  # type: 
 
 def test_prune_writes_model_and_plan(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     done = cli(
-        "prune", save("cnn"), tmp_path / "out.onnx", "--target", "macs=50%", "--plan-out", tmp_path / "p.json"
+        "prune",
+        save("cnn"),
+        tmp_path / "out.onnx",
+        "--target",
+        "macs=50%",
+        "--criterion",
+        "l2",
+        "--plan-out",
+        tmp_path / "p.json",
     )
     assert done.code == 0
     assert "before and after" in done.out
@@ -166,7 +174,9 @@ def test_prune_writes_model_and_plan(cli, save: Save, tmp_path: Path) -> None:  
 
 
 def test_prune_without_verification_says_so(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    done = cli("prune", save("mlp"), tmp_path / "o.onnx", "--target", "macs=60%", "--no-verify")
+    done = cli(
+        "prune", save("mlp"), tmp_path / "o.onnx", "--target", "macs=60%", "--criterion", "l2", "--no-verify"
+    )
     assert done.code == 0
     assert "not verified (--no-verify)" in done.out
     assert "verified: the cut is right" not in done.out
@@ -174,13 +184,17 @@ def test_prune_without_verification_says_so(cli, save: Save, tmp_path: Path) -> 
 
 
 def test_prune_with_alignment_does_not_suggest_it(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    done = cli("prune", save("mlp"), tmp_path / "o.onnx", "--target", "macs=60%", "--align", "2")
+    done = cli(
+        "prune", save("mlp"), tmp_path / "o.onnx", "--target", "macs=60%", "--criterion", "l2", "--align", "2"
+    )
     assert done.code == 0
     assert "--align" not in done.out
 
 
 def test_prune_says_what_is_not_exact(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    done = cli("prune", save("tied_embedding"), tmp_path / "o.onnx", "--target", "macs=60%")
+    done = cli(
+        "prune", save("tied_embedding"), tmp_path / "o.onnx", "--target", "macs=60%", "--criterion", "l2"
+    )
     assert "not the same as zeroing: these run over kept positions only, or not at all: LayerNorm" in done.out
 
 
@@ -196,6 +210,7 @@ def test_prune_passes_every_option_on(cli, save: Save, tmp_path: Path) -> None: 
     assert plan["options"] == {
         "criterion": "random", "allocator": "global", "align": 2, "floor": 0.25, "seed": 7,
         "exact_only": True, "kinds": ["head_dim", "heads"], "include": ["q.w"], "exclude": ["o.w"],
+        "compensator": "none", "calibration": "none",
     }  # fmt: skip
     assert plan["target"] == {"macs": 0.8, "params": 0.9}
     assert [g["id"] for g in plan["groups"]] == ["q.w:1/head_dim"]
@@ -207,7 +222,17 @@ def test_prune_passes_every_option_on(cli, save: Save, tmp_path: Path) -> None: 
 
 def test_apply_repeats_a_plan(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     model = save("cnn")
-    cli("prune", model, tmp_path / "a.onnx", "--target", "macs=50%", "--plan-out", tmp_path / "p.json")
+    cli(
+        "prune",
+        model,
+        tmp_path / "a.onnx",
+        "--target",
+        "macs=50%",
+        "--criterion",
+        "l2",
+        "--plan-out",
+        tmp_path / "p.json",
+    )
     done = cli("apply", tmp_path / "p.json", model, tmp_path / "b.onnx")
     assert done.code == 0
     assert "note:" not in done.err
@@ -216,7 +241,17 @@ def test_apply_repeats_a_plan(cli, save: Save, tmp_path: Path) -> None:  # type:
 
 def test_apply_says_that_the_plan_was_made_for_another_file(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     model = save("cnn")
-    cli("prune", model, tmp_path / "a.onnx", "--target", "macs=50%", "--plan-out", tmp_path / "p.json")
+    cli(
+        "prune",
+        model,
+        tmp_path / "a.onnx",
+        "--target",
+        "macs=50%",
+        "--criterion",
+        "l2",
+        "--plan-out",
+        tmp_path / "p.json",
+    )
     other = onnx.load(model)
     other.producer_name = "somebody else"
     onnx.save(other, model)
@@ -229,7 +264,7 @@ def test_check(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-unty
     model = save("mlp")
     same = cli("check", model, model)
     assert (same.code, same.out.splitlines()[-1]) == (0, "the same function")
-    cli("prune", model, tmp_path / "o.onnx", "--target", "macs=60%")
+    cli("prune", model, tmp_path / "o.onnx", "--target", "macs=60%", "--criterion", "l2")
     done = cli("check", model, tmp_path / "o.onnx")
     assert done.code == 3
     assert "largest difference" in done.out
@@ -257,7 +292,17 @@ def test_convert_takes_an_onnx_file(cli, save: Save, tmp_path: Path) -> None:  #
 def test_two_runs_print_and_write_the_same(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     model, outputs = save("attention"), []
     for _ in range(2):
-        done = cli("prune", model, tmp_path / "o.onnx", "--target", "macs=70%", "--plan-out", tmp_path / "p")
+        done = cli(
+            "prune",
+            model,
+            tmp_path / "o.onnx",
+            "--target",
+            "macs=70%",
+            "--criterion",
+            "l2",
+            "--plan-out",
+            tmp_path / "p",
+        )
         written = (tmp_path / "o.onnx").read_bytes(), (tmp_path / "p").read_bytes()
         outputs.append((done.out, written, cli("inspect", model, "--json").out))
     assert outputs[0] == outputs[1]

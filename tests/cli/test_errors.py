@@ -43,8 +43,14 @@ def test_the_four_lines_in_their_order() -> None:
         (["prune", "m.onnx"], "Missing argument 'OUT'"),
         (["prune", "m.onnx", "o.onnx"], "Missing option '--target'"),
         (["prune", "m.onnx", "o.onnx", "--target"], "--target"),
-        (["prune", "m.onnx", "o.onnx", "--target", "macs=50%", "--align", "x"], "--align"),
-        (["prune", "m.onnx", "o.onnx", "--target", "macs=50%", "--floor", "x"], "--floor"),
+        (
+            ["prune", "m.onnx", "o.onnx", "--target", "macs=50%", "--criterion", "l2", "--align", "x"],
+            "--align",
+        ),
+        (
+            ["prune", "m.onnx", "o.onnx", "--target", "macs=50%", "--criterion", "l2", "--floor", "x"],
+            "--floor",
+        ),
         (["inspect", "m.onnx", "--no-such-option"], "No such option"),
         (["inspect", "m.onnx", "extra"], "extra"),
         (["check", "m.onnx"], "Missing argument 'MODEL'"),
@@ -106,7 +112,7 @@ def test_wrong_options_of_prune(cli, save: Save, tmp_path: Path, options: list[s
 
 
 def test_unreachable_target(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    done = cli("prune", save("other_domain"), tmp_path / "o.onnx", "--target", "macs=1%")
+    done = cli("prune", save("other_domain"), tmp_path / "o.onnx", "--target", "macs=1%", "--criterion", "l2")
     error = done.error(4)
     assert "cannot reach macs=1.0%" in error
     assert "the largest cut that 2 groups allow keeps macs" in error
@@ -124,7 +130,15 @@ def test_failed_verification_writes_nothing(cli, save: Save, tmp_path: Path, mon
 
     monkeypatch.setattr(api, "cut", wrong)
     done = cli(
-        "prune", save("mlp"), tmp_path / "o.onnx", "--target", "macs=60%", "--plan-out", tmp_path / "p.json"
+        "prune",
+        save("mlp"),
+        tmp_path / "o.onnx",
+        "--target",
+        "macs=60%",
+        "--criterion",
+        "l2",
+        "--plan-out",
+        tmp_path / "p.json",
     )
     error = done.error(3)
     assert "differs from the masked original" in error
@@ -153,7 +167,7 @@ def test_interruption_is_no_error_of_the_input(cli, save: Save, tmp_path: Path, 
         raise KeyboardInterrupt
 
     monkeypatch.setattr(api, "verify", interrupted)
-    done = cli("prune", save("mlp"), tmp_path / "o.onnx", "--target", "macs=60%")
+    done = cli("prune", save("mlp"), tmp_path / "o.onnx", "--target", "macs=60%", "--criterion", "l2")
     assert done.code == 130
     assert "Traceback" not in done.err
     assert [f.name for f in tmp_path.iterdir()] == ["mlp.onnx"]
@@ -165,7 +179,7 @@ def test_too_little_memory_is_no_bug(cli, save: Save, tmp_path: Path, monkeypatc
         raise MemoryError(message)
 
     monkeypatch.setattr(api, "verify", starved)
-    done = cli("prune", save("mlp"), tmp_path / "o.onnx", "--target", "macs=60%")
+    done = cli("prune", save("mlp"), tmp_path / "o.onnx", "--target", "macs=60%", "--criterion", "l2")
     assert done.error(1).splitlines() == [
         "graphprune: not enough memory",
         "  because: Unable to allocate 90.0 GiB",
@@ -175,7 +189,7 @@ def test_too_little_memory_is_no_bug(cli, save: Save, tmp_path: Path, monkeypatc
 
 
 def test_forgotten_percent_sign(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    done = cli("prune", save("cnn"), tmp_path / "o.onnx", "--target", "macs=50")
+    done = cli("prune", save("cnn"), tmp_path / "o.onnx", "--target", "macs=50", "--criterion", "l2")
     assert done.error(2).splitlines() == [
         "graphprune: the target macs=50 keeps 50 of 69160",
         "  try:     macs=50%, if a percentage was meant",

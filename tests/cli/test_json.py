@@ -98,7 +98,7 @@ def test_explain(cli, save: Save) -> None:  # type: ignore[no-untyped-def]
 
 def test_prune(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     out = tmp_path / "o.onnx"
-    done = cli("prune", save("cnn"), out, "--target", "macs=50%", "--json")
+    done = cli("prune", save("cnn"), out, "--target", "macs=50%", "--criterion", "l2", "--json")
     found = done.json()
     typed(without_more(found, PRUNED), PRUNED)
     assert done.err == ""
@@ -111,13 +111,34 @@ def test_prune(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-unty
 
 
 def test_prune_without_verification(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    found = cli("prune", save("cnn"), tmp_path / "o", "--target", "macs=50%", "--no-verify", "--json").json()
+    found = cli(
+        "prune",
+        save("cnn"),
+        tmp_path / "o",
+        "--target",
+        "macs=50%",
+        "--criterion",
+        "l2",
+        "--no-verify",
+        "--json",
+    ).json()
     assert found["verify"] is None
 
 
 def test_apply(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     model, plan = save("cnn"), tmp_path / "p.json"
-    first = cli("prune", model, tmp_path / "a", "--target", "macs=50%", "--plan-out", plan, "--json").json()
+    first = cli(
+        "prune",
+        model,
+        tmp_path / "a",
+        "--target",
+        "macs=50%",
+        "--criterion",
+        "l2",
+        "--plan-out",
+        plan,
+        "--json",
+    ).json()
     second = cli("apply", plan, model, tmp_path / "b", "--json").json()
     typed(without_more(second, PRUNED), PRUNED)
     same = ("before", "after", "kept", "groups", "target", "model_sha256")
@@ -127,7 +148,7 @@ def test_apply(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-unty
 def test_plan_file(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """Enough for somebody who does not trust us: the cut is repeated here with numpy alone."""
     model, plan = save("cnn"), tmp_path / "p.json"
-    cli("prune", model, tmp_path / "o.onnx", "--target", "macs=50%", "--plan-out", plan)
+    cli("prune", model, tmp_path / "o.onnx", "--target", "macs=50%", "--criterion", "l2", "--plan-out", plan)
     found = json.loads(plan.read_text())
     typed(
         {k: v for k, v in found.items() if k != "options"},

@@ -12,7 +12,7 @@ from graphprune.passes.criteria import CRITERIA
 from graphprune.passes.criteria.block_change import angular_changes
 from graphprune.passes.criteria.cfsp import CoarseToFine
 from graphprune.passes.criteria.fluctuation import Fluctuation
-from networks import NETWORKS, feeds, initializer, run
+from networks import NETWORKS, build, feeds, initializer, run
 from small_evidence import (
     changed,
     evidence_of,
@@ -221,3 +221,21 @@ def test_every_criterion_scores_every_structure(criterion: str, name: str) -> No
         if group.prunable:
             assert scores[group.units].min() >= 0
             assert scores[group.units].max() > 0
+
+
+def test_a_stream_matters_to_all_blocks_that_read_it() -> None:
+    body = """
+        k = MatMul (x, in.w) h = MatMul (k, a.up) r = Relu (h) s = MatMul (r, a.down) t = Add (k, s)
+        i = MatMul (t, b.up) q = Relu (i) u = MatMul (q, b.down) v = Add (t, u) y = MatMul (v, out.w)"""
+    weights = {
+        "in.w": (4, 6),
+        "a.up": (6, 8),
+        "a.down": (8, 6),
+        "b.up": (6, 9),
+        "b.down": (9, 6),
+        "out.w": (6, 3),
+    }
+    evidence = evidence_of(build("(float[batch, 4] x) => (float[batch, 3] y)", body, weights))
+    scores = CoarseToFine()(evidence)
+    blocks = [scores[g.units[0]] for g in evidence.graph.groups if g.kind == "blocks"]
+    assert scores[group_of(evidence, "in.w:1").units].sum() == pytest.approx(sum(blocks)) == 2.0

@@ -7,14 +7,14 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 import pytest
-from networks import build
-
-import graphprune as gp
-from graphprune.calibration.evidence import Evidence
 from graphprune.passes.allocators import ALLOCATORS, Allocation, Limits
 from graphprune.passes.criteria.blocks import Angular, BlockEffect, WithBlocks, blocks_of
 from graphprune.passes.criteria.contiguous import Contiguous, angles_of_runs, longest_chain, run_order
 from graphprune.passes.criteria.obs import OptimalBrainSurgeon
+from networks import build
+
+import graphprune as gp
+from graphprune.calibration.evidence import Evidence
 from graphprune.rewrite import cut
 
 BLOCKS, WIDTH, INNER = 4, 8, 12

@@ -7,13 +7,6 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 import pytest
-from networks import build
-
-import graphprune as gp
-from graphprune.calibration.evidence import Evidence
-from graphprune.calibration.gathered import Gathered
-from graphprune.groups import Group
-from graphprune.model import Model
 from graphprune.passes.compensators.parallel import Parallel
 from graphprune.passes.compensators.sequential import Sequential
 from graphprune.passes.criteria.expert_subsets import MaskedLayer, best_subset
@@ -21,6 +14,13 @@ from graphprune.passes.criteria.experts import expert_subset, reap_criterion, ro
 from graphprune.passes.criteria.obs import OptimalBrainSurgeon
 from graphprune.passes.criteria.routers import router_of
 from graphprune.passes.criteria.structures import with_experts
+from networks import build
+
+import graphprune as gp
+from graphprune.calibration.evidence import Evidence
+from graphprune.calibration.gathered import Gathered
+from graphprune.groups import Group
+from graphprune.model import Model
 from graphprune.rewrite import cut
 
 EXPERTS, WIDTH, INNER = 5, 8, 6
@@ -217,7 +217,9 @@ def test_rows_that_a_gate_cancels_say_nothing() -> None:
     """Inner channels of an expert are judged on its own tokens."""
     w = weights()
     found = evidence(unrolled(w))
-    moments = {c.layer.constant.name: found.moments[c.layer] for c in found.consumers if c.layer in found.moments}
+    moments = {
+        c.layer.constant.name: found.moments[c.layer] for c in found.consumers if c.layer in found.moments
+    }
     x = np.asarray(found.samples.feeds["x"], np.float64)
     logits = x @ w["router"]
     chosen = np.argsort(-logits, axis=1)[:, :2]
