@@ -37,10 +37,25 @@ DEFAULT = "graphprune"
 
 #: Names for the command line and :func:`graphprune.prune`.
 RECIPES: Mapping[str, Recipe] = {
-    "graphprune": Recipe("obs", "auto", "sequential", "this project"),
+    DEFAULT: Recipe("obs", "auto", "sequential", "this project"),
     "spa-l1": Recipe("l1", "global", "none", "Wang et al. 2024, arXiv:2403.18955"),
     "obspa": Recipe("obs", "global", "obs", "Wang et al. 2024, arXiv:2403.18955"),
     "obspa-datafree": Recipe("obs", "global", "obs", "Wang et al. 2024, arXiv:2403.18955", data_free=True),
+    "dfpc": Recipe("dfpc", "global", "none", "Narshana et al. 2023, ICLR", data_free=True),
+    "lamp": Recipe("lamp", "global", "none", "Lee et al. 2021, arXiv:2010.07611"),
+    "flap": Recipe("flap", "global", "bias", "An et al. 2024, arXiv:2312.11983"),
+    "wanda-sp": Recipe("wanda", "uniform", "none", "Sun et al. 2024, arXiv:2306.11695, structured by FLAP"),
+    "cfsp": Recipe("cfsp", "global", "none", "Wang et al. 2025, arXiv:2409.13199"),
+    "ziplm": Recipe("obs", "knapsack", "obs", "Kurtic et al. 2023, arXiv:2302.04089"),
+    "k-prune": Recipe("obs", "global", "sequential", "Park et al. 2024, arXiv:2308.03449"),
+    "rocket": Recipe("variance", "knapsack", "sequential", "ROCKET, the allocation only"),
+    "evopress": Recipe("obs", "evolutionary", "obs", "Sieberling et al. 2025, arXiv:2410.14649"),
+    "darwin": Recipe("obs", "evolutionary", "obs", "Tang et al. 2025, arXiv:2502.07780"),
+    "tyr": Recipe("obs", "evolutionary", "sequential", "Li et al. 2025, arXiv:2503.09657"),
+    "shortened": Recipe("block-effect", "auto", "none", "Kim et al. 2024, arXiv:2402.02834", ("blocks",)),
+    "blockprune": Recipe("contiguous", "global", "none", "Gromov et al. 2024, arXiv:2403.17887", ("blocks",)),
+    "expert-drop": Recipe("expert-subset", "global", "none", "Lu et al. 2024, arXiv:2402.14800", ("experts",)),
+    "reap": Recipe("reap", "global", "none", "Lasby et al. 2025, arXiv:2510.13999", ("experts",)),
 }
 
 

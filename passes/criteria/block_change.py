@@ -62,7 +62,9 @@ def feature_axis_of(evidence: Evidence, value: ir.Value) -> int:
     return held[-1] if held else -1
 
 
-def angles_between(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic], axis: int) -> npt.NDArray[np.float64]:
+def angles_between(
+    a: npt.NDArray[np.generic], b: npt.NDArray[np.generic], axis: int
+) -> npt.NDArray[np.float64]:
     """``arccos(cos) / pi`` of the vectors along an axis."""
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     norms = np.linalg.norm(x, axis=axis) * np.linalg.norm(y, axis=axis)

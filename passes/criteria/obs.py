@@ -113,10 +113,7 @@ class OptimalBrainSurgeon:
 
 def scale_of(consumer: Consumer, moments: Moments) -> float:
     """One over the energy of what a layer's output becomes part of."""
-    own = sum(
-        float(np.vdot(w, c @ w))
-        for w, c in zip(consumer.matrices, moments.covariance, strict=True)
-    )
+    own = sum(float(np.vdot(w, c @ w)) for w, c in zip(consumer.matrices, moments.covariance, strict=True))
     return 1.0 / max(moments.energy, own, np.finfo(float).tiny)
 
 
