@@ -209,9 +209,7 @@ def apply(
         PlanError: the plan does not fit the model.
         ValidationError: the result is not a valid model.
     """
-    asked = strategy(
-        compensator=compensator, calibration=calibration, samples=samples, seed=seed, dims=dims
-    )
+    asked = strategy(compensator=compensator, calibration=calibration, samples=samples, seed=seed, dims=dims)
     graph = model if isinstance(model, DependencyGraph) else _graph_for(plan, model, dims, declarations)
     removed = removed_units(graph, plan)
     pruned = cut(graph.analysis, removed)

@@ -7,11 +7,11 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from graphprune.passes.compensators.parallel import Parallel
 
 from graphprune.calibration.evidence import Evidence
 from graphprune.calibration.pieces import exposing
 from graphprune.model import Model
-from graphprune.passes.compensators.parallel import Parallel
 from graphprune.rewrite import cut
 
 Removed = npt.NDArray[np.bool_]

@@ -54,7 +54,9 @@ RECIPES: Mapping[str, Recipe] = {
     "tyr": Recipe("obs", "evolutionary", "sequential", "Li et al. 2025, arXiv:2503.09657"),
     "shortened": Recipe("block-effect", "auto", "none", "Kim et al. 2024, arXiv:2402.02834", ("blocks",)),
     "blockprune": Recipe("contiguous", "global", "none", "Gromov et al. 2024, arXiv:2403.17887", ("blocks",)),
-    "expert-drop": Recipe("expert-subset", "global", "none", "Lu et al. 2024, arXiv:2402.14800", ("experts",)),
+    "expert-drop": Recipe(
+        "expert-subset", "global", "none", "Lu et al. 2024, arXiv:2402.14800", ("experts",)
+    ),
     "reap": Recipe("reap", "global", "none", "Lasby et al. 2025, arXiv:2510.13999", ("experts",)),
 }
 
@@ -77,10 +79,8 @@ def choose(
     if recipe is not None and recipe not in RECIPES:
         message = f"unknown recipe '{recipe}'"
         raise UsageError(message, hint=f"one of {', '.join(sorted(RECIPES))}")
-    if recipe is None and criterion is not None:
-        base = Recipe(criterion)
-    else:
-        base = RECIPES[recipe or DEFAULT]
+    stands_alone = recipe is None and criterion is not None
+    base = Recipe(criterion) if stands_alone and criterion else RECIPES[recipe or DEFAULT]
     named = {"criterion": criterion, "allocator": allocator, "compensator": compensator}
     changes = {part: name for part, name in named.items() if name is not None}
     return replace(base, **changes) if changes else base

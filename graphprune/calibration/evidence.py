@@ -1,4 +1,4 @@
-"""What criteria, allocators and compensators may look at: the graph, the samples, and what follows from both."""
+"""What criteria, allocators and compensators may look at: the graph, samples, and what follows from both."""
 
 from __future__ import annotations
 
@@ -102,16 +102,14 @@ class Evidence:
         """The user's samples, or made-up ones."""
         if self._given is not None:
             return self._given
-        return synthetic_samples(
-            self.graph.model, self._dims, count=self._limit or SYNTHETIC, seed=self.seed
-        )
+        return synthetic_samples(self.graph.model, self._dims, count=self._limit or SYNTHETIC, seed=self.seed)
 
     @cached_property
     def batches(self) -> list[dict[str, npt.NDArray[np.generic]]]:
         """The samples, as they are run: so many at a time that what they expose fits the memory."""
         shapes = self.graph.analysis.trace.nominal
-        values = {v.name: v for c in self.consumers for v in (c.layer.source, c.layer.output, c.landing.value)}
-        bytes_each = sum(4 * prod(shapes[n][1:]) for n in values if n in shapes)
+        values = (v for c in self.consumers for v in (c.layer.source, c.layer.output, c.landing.value))
+        bytes_each = sum(4 * prod(shapes[n][1:]) for n in {v.name for v in values} if n in shapes)
         many = int(np.clip(BATCH_BYTES // max(bytes_each, 1), 1, BATCH))
         return list(self.samples.batches(many))
 

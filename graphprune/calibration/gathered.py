@@ -70,7 +70,7 @@ class Gathered(Linear):
         """``[rows]``: which rows of the output this expert makes."""
         assert self.holder is not None
         assert self.index is not None
-        index = np.asarray(found[self.index.name or ""])
+        index = np.asarray(found[self.index.name or ""], np.int64)
         if self.holder.op_type == "GatherND":
             index = index[..., 0]
         index = np.where(index < 0, index + self._shape[0], index)

@@ -89,9 +89,7 @@ class Linear:
         stacked = per_group.transpose(1, 0, 3, 2)
         return np.ascontiguousarray(stacked.reshape(self.groups, -1, made // self.groups))
 
-    def weights(
-        self, matrices: npt.NDArray[np.floating], shape: tuple[int, ...]
-    ) -> npt.NDArray[np.floating]:
+    def weights(self, matrices: npt.NDArray[np.floating], shape: tuple[int, ...]) -> npt.NDArray[np.floating]:
         """The inverse of :meth:`matrices`, for a weight of this shape."""
         channels, made = shape[self.contracted], shape[self.made]
         rest = prod(n for i, n in enumerate(shape) if i not in (self.contracted, self.made))

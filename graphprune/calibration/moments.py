@@ -171,5 +171,5 @@ def _landed(layer: Linear, landing: Landing, found: Mapping[str, npt.NDArray[np.
     if landing.gate is None:
         output = found[layer.output.name or ""].shape
         weights = weights_of(layer, landing, found, output, own=False)
-        landed = landed * weights.factors[:, None] if weights is not None else landed
-    return landed
+        landed = landed if weights is None else np.asarray(landed * weights.factors[:, None])
+    return np.asarray(landed)

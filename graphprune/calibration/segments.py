@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from graphprune.analysis import touched
 from graphprune.calibration.pieces import is_fixed, session_over
+from graphprune.calibration.shelf import Room, Shelf
 from graphprune.model import Model
 
 Tensor = npt.NDArray[np.generic]
@@ -38,10 +39,17 @@ class Segments:
         self._values = {v.name: v for v in self._graph.inputs}
         self._values |= {v.name: v for n in self._graph for v in n.outputs}
         inputs = {v.name for v in self._graph.inputs}
-        self._store: list[dict[str, Tensor]] = [
-            {k: v for k, v in batch.items() if k in inputs} for batch in batches
-        ]
+        room = Room()
+        self._store = [Shelf(room) for _ in batches]
+        for shelf, batch in zip(self._store, batches, strict=True):
+            dict.update(shelf, {k: v for k, v in batch.items() if k in inputs})
+        self._given = inputs
         self._order = {node: i for i, node in enumerate(self._graph)}
+        # Nodes of the main graph that read a value, themselves or in a body.
+        self._users: dict[ir.Value, list[ir.Node]] = {}
+        for node in self._graph:
+            for value in touched(node):
+                self._users.setdefault(value, []).append(node)
 
     def __len__(self) -> int:
         return len(self._store)
@@ -78,7 +86,7 @@ class Segments:
         done = self._done | nodes
         outputs = [
             v for v in made
-            if v in set(wanted) or any(user not in done for user in self._readers(v))
+            if v in set(wanted) or any(user not in done for user in self._users.get(v, ()))
         ]  # fmt: skip
         outputs.sort(key=lambda v: v.name or "")
         read = {v.name or "": None for n in ordered for v in touched(n) if v not in made and not is_fixed(v)}
@@ -88,20 +96,9 @@ class Segments:
         session = session_over(self._model, ordered, kinds, names, self._threads)
         for store in self._store:
             found = session.run(names, {name: store[name] for name in inputs})
-            store.update(zip(names, found, strict=True))
+            for name, array in zip(names, found, strict=True):
+                store[name] = array
         self._done = done
-
-    def _readers(self, value: ir.Value) -> list[ir.Node]:
-        """Nodes of the main graph that read a value, themselves or in a body."""
-        readers = []
-        for node, _ in value.uses():
-            holder: ir.Node | None = node
-            while holder is not None and holder.graph is not self._graph:
-                above = holder.graph
-                holder = above.parent_node if isinstance(above, ir.Graph) else None
-            if holder is not None:
-                readers.append(holder)
-        return readers
 
     def _with_sizes(self, nodes: set[ir.Node]) -> None:
         ready = {v for n in nodes for v in n.outputs}
@@ -112,7 +109,8 @@ class Segments:
         names = {v.name for v in wanted}
         for name in list(self._store[0]) if self._store else []:
             value = self._values.get(name)
-            if name in names or value is None or any(n not in self._done for n in self._readers(value)):
+            if name in names or value is None or any(n not in self._done for n in self._users.get(value, ())):
                 continue
             for store in self._store:
-                del store[name]
+                if name not in self._given:  # what the caller holds anyway takes no room
+                    del store[name]

@@ -62,10 +62,10 @@ class Window:
         return found
 
     def rows(self, data: Array, groups: int, pick: npt.NDArray[np.int64] | None) -> Array:
-        """``[groups, n, channels per group * prod(kernel)]`` windows of a batch ``[samples, channels, *sizes]``.
+        """Windows ``[groups, n, channels per group * prod(kernel)]`` of a batch.
 
         Args:
-            data: the batch.
+            data: the batch, ``[samples, channels, *sizes]``.
             groups: of the convolution.
             pick: ``[samples, k]`` flat output positions of each sample; None for all of them.
         """

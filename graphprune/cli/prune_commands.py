@@ -13,7 +13,6 @@ import typer
 from graphprune import api
 from graphprune.cli import tables
 from graphprune.cli.output import log, show, show_json, working
-from graphprune.cli.progress import stages
 from graphprune.cli.parameters import (
     AllowIO,
     Calibration,
@@ -28,6 +27,7 @@ from graphprune.cli.parameters import (
     Verify,
     parse_dims,
 )
+from graphprune.cli.progress import stages
 from graphprune.errors import ModelError, UsageError
 from graphprune.passes.allocators import ALLOCATORS
 from graphprune.passes.criteria import CRITERIA
@@ -218,7 +218,8 @@ def _accuracy(result: api.PruneResult) -> list[str]:
     """What is known of how well the pruned model does."""
     options, lines = result.plan.options, []
     if "fallback" in options:
-        lines.append(f"weights only, since the model can't be run here: {options['fallback'].splitlines()[0]}")
+        reason = options["fallback"].splitlines()[0]
+        lines.append(f"weights only, since the model can't be run here: {reason}")
     if result.output_errors is not None:
         before, after = result.output_errors
         kind = "made-up" if result.is_synthetic else "calibration"

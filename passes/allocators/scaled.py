@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-
 from graphprune.passes.allocators.allocation import Allocation, Removed
 from graphprune.passes.allocators.meter import Meter
 from graphprune.passes.allocators.rate_distortion import RateDistortion

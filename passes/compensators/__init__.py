@@ -11,11 +11,11 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from graphprune.passes.compensators.parallel import Parallel
+from graphprune.passes.compensators.sequential import Sequential
 
 from graphprune.calibration.evidence import Evidence
 from graphprune.model import Model
-from graphprune.passes.compensators.parallel import Parallel
-from graphprune.passes.compensators.sequential import Sequential
 
 
 class Compensator(Protocol):

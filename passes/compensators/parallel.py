@@ -1,8 +1,8 @@
 """Least squares in one pass: every layer by the moments of the original's activations.
 
-``W_K ← W_K + (C_KK)⁻¹ C_KR W_R`` for kept features K and removed ones R, with ``C`` the covariance and the bias
-taking the means (``C = E[x xᵀ]`` where there is no bias).  It is what optimal brain surgeon's updates add up to,
-whatever the order of removal.
+``W_K ← W_K + (C_KK)⁻¹ C_KR W_R`` for kept features K and removed ones R, with ``C`` the covariance and the
+bias taking the means (``C = E[x xᵀ]`` where there is no bias).  It is what optimal brain surgeon's updates add
+up to, whatever the order of removal.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from graphprune.passes.compensators.pairs import pairs_of
+from graphprune.passes.compensators.slots import add_bias, bias_slot, read, write
 
 from graphprune.axes_kept import Keeps
 from graphprune.calibration.evidence import Consumer, Evidence
 from graphprune.calibration.linear import Linear
 from graphprune.calibration.rows import is_weighted
 from graphprune.model import Model
-from graphprune.passes.compensators.pairs import pairs_of
-from graphprune.passes.compensators.slots import add_bias, bias_slot, read, write
 
 Removed = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float64]
@@ -77,9 +77,7 @@ class Parallel:
             if self.weights:
                 own = moment[np.ix_(stays, stays)]
                 load = self.damping * float(np.trace(own)) / max(len(own), 1) + np.finfo(float).tiny
-                solved = np.linalg.solve(
-                    own + np.eye(len(own)) * load, moment[np.ix_(stays, goes)] @ lost
-                )
+                solved = np.linalg.solve(own + np.eye(len(own)) * load, moment[np.ix_(stays, goes)] @ lost)
                 new[g] = old[g] + solved
             shift[g] = found.mean[g, goes] @ lost - found.mean[g, stays] @ (new[g] - old[g])
         if self.weights:
@@ -88,9 +86,7 @@ class Parallel:
             add_bias(graph, layer, slot, shift.reshape(-1))
 
 
-def _outputs(
-    made: npt.NDArray[np.bool_] | None, groups: int, per_group: int
-) -> npt.NDArray[np.int64] | None:
+def _outputs(made: npt.NDArray[np.bool_] | None, groups: int, per_group: int) -> npt.NDArray[np.int64] | None:
     """Kept outputs of each group, ``[groups, o]``; None if they keep different numbers."""
     if made is None:
         return np.tile(np.arange(per_group), (groups, 1))

@@ -1,7 +1,7 @@
-"""Layer by layer along the graph: each layer's inputs come from the pruned model, its targets from the original.
+"""Layer by layer along the graph: inputs come from the pruned model, targets from the original.
 
-So a layer also makes up for what the layers before it could not (asymmetric reconstruction, Zhang et al. 2015;
-He et al. 2017).  Where a layer's output is added to something, the target is what the sum should be, minus
+So a layer also makes up for what the layers before it could not (asymmetric reconstruction, Zhang et al.
+2015; He et al. 2017).  Where a layer's output is added to something, the target is what the sum should be, minus
 what the other operand has become: a residual branch repairs the stream.
 """
 
@@ -13,6 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from graphprune.passes.compensators.normal_equations import NormalEquations
+from graphprune.passes.compensators.pairs import pairs_of
+from graphprune.passes.compensators.slots import add_bias, bias_slot, read, write
 
 from graphprune.axes_kept import Keeps
 from graphprune.calibration.evidence import Evidence
@@ -23,9 +26,6 @@ from graphprune.calibration.moments import valid_rows
 from graphprune.calibration.rows import spread, weights_of
 from graphprune.calibration.segments import Segments
 from graphprune.model import Model
-from graphprune.passes.compensators.normal_equations import NormalEquations
-from graphprune.passes.compensators.pairs import pairs_of
-from graphprune.passes.compensators.slots import add_bias, bias_slot, read, write
 
 Removed = npt.NDArray[np.bool_]
 
@@ -110,7 +110,7 @@ class Sequential:
                 pick = evidence.sampler.pick(layer, matrices.shape[1], wanted.shape, b)
             inner, outer = np.zeros_like(wanted), np.zeros_like(wanted)
             for other in landing.others:
-                outer = outer + found[other.name or ""]
+                outer = outer + np.asarray(found[other.name or ""], np.float32)
             for node, index in landing.biases:
                 inner = inner + read(node.inputs[index]).astype(np.float32)  # type: ignore[arg-type]
             data = spread(layer, found[layer.source.name or ""], wanted.shape)

@@ -74,9 +74,7 @@ def add_bias(graph: ir.Graph, layer: Linear, slot: Slot, delta: Array) -> None:
     assert tensor is not None
     name = unique_name(graph, f"{layer.constant.name}/bias")
     data = ir.Tensor(np.ascontiguousarray(delta.astype(tensor.dtype.numpy())), dtype=tensor.dtype, name=name)
-    new = ir.Value(
-        name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(delta.shape), const_value=data
-    )
+    new = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(delta.shape), const_value=data)
     graph.register_initializer(new)
     if len(slot.node.inputs) > slot.index:
         slot.node.replace_input_with(slot.index, new)

@@ -12,8 +12,6 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-
-from graphprune.calibration.evidence import Evidence
 from graphprune.passes.criteria.activation import ActivationMean, ActivationNorm
 from graphprune.passes.criteria.blocks import Angular, BlockEffect
 from graphprune.passes.criteria.cfsp import CoarseToFine
@@ -30,6 +28,8 @@ from graphprune.passes.criteria.obs import OptimalBrainSurgeon
 from graphprune.passes.criteria.random_scores import Random
 from graphprune.passes.criteria.structures import Structures
 from graphprune.passes.criteria.wanda import Wanda
+
+from graphprune.calibration.evidence import Evidence
 
 
 class Criterion(Protocol):

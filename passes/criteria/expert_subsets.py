@@ -66,13 +66,13 @@ class MaskedLayer:
         names = [output.name for output in whole.get_outputs()]
         read = [value.name for value in whole.get_inputs()]
         self._stored: list[dict[str, Tensor]] = []
-        self._dense: list[Tensor] = []
+        self._dense: list[npt.NDArray[np.float64]] = []
         sums = []
         for part in evidence.samples.batches(_PIECE):
             found = dict(zip(names, whole.run(names, {n: part[n] for n in read}), strict=True)) | part
             result = found[router.result.name or ""]
             self._stored.append({**part, router.source.name or "": found[router.source.name or ""]})
-            self._dense.append(result)
+            self._dense.append(np.asarray(result, np.float64))
             sums.append(np.asarray(found[landed.name or ""], np.float64).reshape(-1, result.shape[-1]))
             tokens -= result.size // result.shape[-1]
             if tokens <= 0:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from graphprune.passes.criteria.magnitude import Magnitude
 
 from graphprune.calibration.evidence import Consumer, Evidence
 from graphprune.calibration.moments import Moments
 from graphprune.calibration.rows import is_weighted
 from graphprune.groups import Group
-from graphprune.passes.criteria.magnitude import Magnitude
 
 Matrix = npt.NDArray[np.float64]
 #: Relative to the mean of the covariance's diagonal.

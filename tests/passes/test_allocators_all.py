@@ -17,7 +17,7 @@ from graphprune.errors import TargetError, UsageError
 from graphprune.search import search
 
 #: Those that measure; the others only compute.
-MEASURING = ("evolutionary", "measured", "sensitivity")
+MEASURING = ("evolutionary", "measured", "scaled", "sensitivity")
 COMPUTING = sorted(set(ALLOCATORS) - set(MEASURING))
 
 

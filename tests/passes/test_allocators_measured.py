@@ -13,6 +13,7 @@ from graphprune.passes.allocators.evolutionary import Evolutionary, mutated
 from graphprune.passes.allocators.isomorphic import classes_of
 from graphprune.passes.allocators.measured import Measured
 from graphprune.passes.allocators.meter import Meter
+from graphprune.passes.allocators.scaled import Scaled
 from graphprune.passes.allocators.sensitivity import Sensitivity
 from graphprune.passes.allocators.tables import Tables
 from small_allocations import small_allocation
@@ -160,14 +161,14 @@ def test_sensitivity_measures_less_often_with_few_calls() -> None:
         (False, False, 128, "global"),
         (False, True, 128, "global"),
         (True, False, 128, "rate-distortion"),
-        (True, True, 128, "measured"),
+        (True, True, 128, "scaled"),
         (True, True, 2, "rate-distortion"),
     ],
 )
 def test_the_rule_of_auto(additive: bool, has_samples: bool, calls: int, expected: str) -> None:
     effect = (lambda removed: float(removed.sum())) if has_samples else None
     given = small_allocation("apart", additive=additive, effect=effect)
-    Auto(measured=Measured(calls=calls))(given)
+    Auto(scaled=Scaled(calls=calls))(given)
     assert given.report["chosen"] == expected
 
 
