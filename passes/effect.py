@@ -15,7 +15,7 @@ from graphprune.model import Model
 from graphprune.rewrite import cut
 
 Removed = npt.NDArray[np.bool_]
-Outputs = list[npt.NDArray[np.float64]]
+Outputs = list[npt.NDArray[np.generic]]
 #: Samples that are run; more make a measurement slower, and hardly ever change a ranking.
 SAMPLES = 128
 
@@ -34,13 +34,8 @@ class Effect:
 
     @cached_property
     def _batches(self) -> list[Mapping[str, npt.NDArray[np.generic]]]:
-        batches, left = [], self._samples
-        for batch in self._evidence.batches:
-            if left <= 0:
-                break
-            batches.append(batch)
-            left -= len(next(iter(batch.values())))
-        return batches
+        batches, samples = self._evidence.batches, len(self._evidence.samples)
+        return list(batches[: max(1, -(-self._samples * len(batches) // max(samples, 1)))])
 
     @cached_property
     def _dense(self) -> Outputs:
@@ -48,8 +43,7 @@ class Effect:
 
     @cached_property
     def _scale(self) -> list[float]:
-        # An output that is constant over the samples has no scale of its own.
-        return [max(float(np.var(y, axis=0).sum()), 1e-12) for y in self._dense]
+        return [_scale_of(y) if y.dtype.kind == "f" else 1.0 for y in self._dense]
 
     def __call__(self, removed: Removed) -> float:
         """0 for no change; 1 when the outputs say no more than their means over the samples do."""
@@ -59,7 +53,7 @@ class Effect:
     def of(self, pruned: Model) -> float:
         """The same for a model that is cut already."""
         errors = [
-            float(np.square(new - old).sum(axis=tuple(range(1, old.ndim))).mean()) / scale
+            _error(old, new) / scale
             for old, new, scale in zip(self._dense, self._run(pruned), self._scale, strict=True)
             if new.shape == old.shape
         ]
@@ -67,9 +61,38 @@ class Effect:
         return found if np.isfinite(found) else float("inf")
 
     def _run(self, model: Model) -> Outputs:
-        values = [v for v in model.ir.graph.outputs if v.dtype is None or v.dtype.is_floating_point()]
+        outputs = [v for v in model.ir.graph.outputs if v.producer() is not None and v.dtype is not None]
+        # Numbers that are no measure, as a class or a token, count only if there are no others.
+        values = [v for v in outputs if v.dtype is not None and v.dtype.is_floating_point()] or outputs
+        if not values:
+            return []
         session = exposing(model, values, self._evidence.threads)
         names = [output.name for output in session.get_outputs()]
         read = [value.name for value in session.get_inputs()]
         runs = [session.run(names, {k: batch[k] for k in read}) for batch in self._batches]
-        return [np.concatenate([np.asarray(r[i], np.float64) for r in runs]) for i in range(len(names))]
+        return [_joined([run[i] for run in runs]) for i in range(len(names))]
+
+
+def _joined(pieces: list[npt.NDArray[np.generic]]) -> npt.NDArray[np.generic]:
+    """All batches' values, samples along the first axis if there is one."""
+    if len({np.shape(piece)[1:] for piece in pieces}) > 1 or not np.ndim(pieces[0]):
+        pieces = [np.ravel(piece) for piece in pieces]
+    joined = np.concatenate(pieces)
+    return joined.astype(np.float64) if joined.dtype.kind not in "iubUSO" else joined
+
+
+def _scale_of(output: npt.NDArray[np.generic]) -> float:
+    known = np.where(np.isfinite(output), output, 0)
+    size = float(np.mean(np.square(known), axis=0).sum())
+    spread = float(np.var(known, axis=0).sum())
+    # An output that is constant over the samples has no spread.
+    return max(spread if spread > 1e-9 * size else size, 1e-12)
+
+
+def _error(old: npt.NDArray[np.generic], new: npt.NDArray[np.generic]) -> float:
+    """Squared distance per sample; the share that differs, of values that are no measure."""
+    if old.dtype.kind != "f":
+        return float(np.mean(new != old))
+    known = np.isfinite(old)  # a masked score is minus infinity, and stays so
+    gaps = np.subtract(new, old, where=known, out=np.zeros(old.shape))
+    return float(np.square(gaps).sum(axis=tuple(range(1, old.ndim))).mean())

@@ -21,6 +21,7 @@ class Recipe:
         compensator: what the kept weights become.
         source: the paper or project that it follows.
         kinds: kinds of groups that it cuts; None: all that keep the model's interface.
+        spares_streams: residual streams are cut only where the target calls for it.
         data_free: samples are always made up, whatever the user gives.
     """
 
@@ -30,6 +31,7 @@ class Recipe:
     source: str = ""
     kinds: tuple[str, ...] | None = None
     data_free: bool = False
+    spares_streams: bool = False
 
 
 #: The one that is used when nothing is named.
@@ -37,7 +39,7 @@ DEFAULT = "graphprune"
 
 #: Names for the command line and :func:`graphprune.prune`.
 RECIPES: Mapping[str, Recipe] = {
-    DEFAULT: Recipe("obs", "auto", "sequential", "this project"),
+    DEFAULT: Recipe("structures", "auto", "sequential", "this project", spares_streams=True),
     "spa-l1": Recipe("l1", "global", "none", "Wang et al. 2024, arXiv:2403.18955"),
     "obspa": Recipe("obs", "global", "obs", "Wang et al. 2024, arXiv:2403.18955"),
     "obspa-datafree": Recipe("obs", "global", "obs", "Wang et al. 2024, arXiv:2403.18955", data_free=True),
@@ -82,5 +84,7 @@ def choose(
     stands_alone = recipe is None and criterion is not None
     base = Recipe(criterion) if stands_alone and criterion else RECIPES[recipe or DEFAULT]
     named = {"criterion": criterion, "allocator": allocator, "compensator": compensator}
-    changes = {part: name for part, name in named.items() if name is not None}
-    return replace(base, **changes) if changes else base
+    for part, name in named.items():
+        if name is not None and name != getattr(base, part):
+            base = replace(base, **{part: name})  # type: ignore[arg-type]
+    return base

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from typing import TypeAlias
 
 import numpy as np
@@ -21,6 +20,7 @@ from graphprune.calibration.moments import Moments, Sampler, gather
 from graphprune.calibration.samples import Samples, SampleSource, load_samples
 from graphprune.calibration.synthetic import synthetic_samples
 from graphprune.graph import DependencyGraph
+from graphprune.groups import Group
 
 #: ``progress(stage, done, total)``.
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -86,11 +86,18 @@ class Evidence:
         progress: Progress | None = None,
     ) -> None:
         self.graph = graph
+        self.groups = [group for group in graph.groups if group.prunable]
         self.seed = seed
         self.threads = threads
         self.progress: Progress = progress if progress is not None else _silent
         self._dims, self._limit = dims, limit
         self._given = load_samples(calibration, graph.model, limit) if calibration is not None else None
+
+    def admit(self, groups: Sequence[Group]) -> None:
+        """Only these groups are in question: nothing is gathered for the others."""
+        if not {g.id for g in groups} <= {g.id for g in self.groups}:
+            self.__dict__.pop("moments", None)
+        self.groups = list(groups)
 
     @property
     def is_synthetic(self) -> bool:
@@ -109,7 +116,8 @@ class Evidence:
         """The samples, as they are run: so many at a time that what they expose fits the memory."""
         shapes = self.graph.analysis.trace.nominal
         values = (v for c in self.consumers for v in (c.layer.source, c.layer.output, c.landing.value))
-        bytes_each = sum(4 * prod(shapes[n][1:]) for n in {v.name for v in values} if n in shapes)
+        names = {v.name or "" for v in values}
+        bytes_each = sum(4 * int(np.prod(shapes[n][1:])) for n in names if n in shapes)
         many = int(np.clip(BATCH_BYTES // max(bytes_each, 1), 1, BATCH))
         return list(self.samples.batches(many))
 
@@ -135,6 +143,20 @@ class Evidence:
                     found.append(Consumer(layer, use, self.landing(layer.output)))
         return found
 
+    def streams(self) -> set[str]:
+        """Ids of groups that several layers make and several read: the widths of residual streams.
+
+        An error there reaches every layer behind it, so that errors of single layers say too little.
+        """
+        makers: dict[str, set[int]] = {}
+        readers: dict[str, set[int]] = {}
+        for consumer in self.consumers:
+            made = consumer.use.axes[consumer.layer.made]
+            for axis, found in ((made, makers), (consumer.axis, readers)):
+                for group in self.graph.groups_of(axis):
+                    found.setdefault(group.id, set()).add(id(consumer.use.value))
+        return {name for name, found in makers.items() if len(found) > 1 and len(readers.get(name, ())) > 1}
+
     def landing(self, output: ir.Value) -> Landing:
         """Where a layer's output goes, in the original or in a pruned model."""
         return landing_of(output, self.graph.analysis.trace.shapes)
@@ -142,7 +164,13 @@ class Evidence:
     @cached_property
     def moments(self) -> dict[Linear, Moments]:
         """Of the input of each consumer that can lose features."""
-        layers = {c.layer: c.landing for c in self.consumers if not c.axis.is_plain}
+        units = np.zeros(len(self.graph.analysis.algebra), bool)
+        for group in self.groups:
+            units[group.units] = True
+        live = self.graph.analysis.algebra.live
+        layers = {
+            c.layer: c.landing for c in self.consumers if not c.axis.is_plain and units[live(c.axis)].any()
+        }
         return gather(
             self.graph.model, layers, self.batches, self.masks, self.sampler, self.threads, self.progress
         )

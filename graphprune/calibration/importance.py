@@ -50,6 +50,8 @@ def importance_of(output: ir.Value, shapes: Shapes) -> ir.Value | None:
         if value.is_graph_output():
             return None
         for node, _ in value.uses():
+            if node.graph is not producer.graph:
+                return None
             found = row_gate(node, value, shapes)
             if found is not None:
                 gates[node] = found

@@ -66,5 +66,7 @@ def _only_reader(value: ir.Value) -> ir.Node | None:
     uses = list(value.uses())
     if len(uses) != 1 or value.is_graph_output():
         return None
-    node = uses[0][0]
+    node, producer = uses[0][0], value.producer()
+    if producer is None or node.graph is not producer.graph:
+        return None  # a body reads it, perhaps never or more than once
     return node if node.op_type in ("Add", "Mul") and node.domain in ("", "ai.onnx") else None

@@ -162,9 +162,10 @@ def linear_of(node: ir.Node) -> Linear | None:
     inputs = node.inputs
     if node.domain not in ("", "ai.onnx") or len(inputs) < 2:
         return None
-    if node.op_type == "Conv" and _is_weight(inputs[1]):
+    reads_data = not _is_constant(inputs[0])
+    if node.op_type == "Conv" and _is_weight(inputs[1]) and reads_data:
         return _convolution(node)
-    if node.op_type == "Gemm" and _is_weight(inputs[1]):
+    if node.op_type == "Gemm" and _is_weight(inputs[1]) and reads_data:
         turned = "transB" in node.attributes and node.attributes["transB"].as_int()
         if any(_scaling(node, name) != 1.0 for name in ("alpha", "beta")):
             return None

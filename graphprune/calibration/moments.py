@@ -94,15 +94,23 @@ class Sums:
 
     def add(self, rows: npt.NDArray[np.float32], count: int | None = None) -> None:
         """Rows ``[groups, n, d]``; there were ``count``, the others are zero."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            second = gram(rows)
+            if not np.isfinite(second.sum()):  # a run that overflows says nothing
+                rows, count, second = np.zeros_like(rows), 0, np.zeros_like(second)
         self.count += rows.shape[1] if count is None else count
         self.first = self.first + rows.sum(axis=1, dtype=np.float64)
-        self.second = self.second + gram(rows)
+        self.second = self.second + second
 
     def add_output(self, values: npt.NDArray[np.float32]) -> None:
         """Values ``[n, channels]`` of what the layer's output becomes part of."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            second = float(np.vdot(values, values))
+        if not np.isfinite(second):
+            return
         self.out_count += len(values)
         self.out_first = self.out_first + values.sum(axis=0, dtype=np.float64)
-        self.out_second += float(np.vdot(values, values))
+        self.out_second += second
 
     def moments(self) -> Moments:
         """Means over the rows."""

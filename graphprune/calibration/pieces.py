@@ -42,7 +42,13 @@ def part_of(
 ) -> onnx.ModelProto:
     """Some nodes of a model's main graph as a model; arguments as for :func:`session_over`."""
     graph = onnx.GraphProto(name="piece", node=[ir.serde.serialize_node(n) for n in nodes])
-    constants = {v.name or "": v for n in nodes for v in touched(n) if is_fixed(v)}
+    # A default value stands for an input that is not given.
+    constants = {
+        v.name or "": v
+        for n in nodes
+        for v in touched(n)
+        if v.const_value is not None and (is_fixed(v) or v.name not in inputs)
+    }
     for name, value in constants.items():
         assert value.const_value is not None
         graph.initializer.append(named_proto(value.const_value, name))
@@ -80,7 +86,9 @@ def exposing(model: Model, values: Collection[ir.Value], threads: int = 0) -> or
             todo += [value.producer() for value in touched(node)]
     read = {v.name for n in nodes for v in touched(n)}
     inputs = {
-        v.name or "": int(v.dtype) for v in model.ir.graph.inputs if v.name in read and v.dtype is not None
+        v.name or "": int(v.dtype)
+        for v in model.ir.graph.inputs
+        if v.name in read and v.dtype is not None and v.const_value is None
     }
     ordered = [n for n in model.ir.graph if n in nodes]
     names = [v.name or "" for v in values if v.producer() is not None]

@@ -56,7 +56,7 @@ class Samples:
         step = 1 if self.whole else self.size or size
         for start in range(0, len(self), step):
             where = start if self.whole else slice(start, start + step)
-            yield {name: a if name in self.shared else a[where] for name, a in self.feeds.items()}
+            yield {name: a if name in self.shared else np.asarray(a[where]) for name, a in self.feeds.items()}
 
     def pick(self, indices: npt.NDArray[np.integer[Any]]) -> Samples:
         """These samples, in this order."""

@@ -21,6 +21,11 @@ Tensor = npt.NDArray[np.generic]
 Feeds = Mapping[str, Tensor]
 #: Nodes that read no more than a shape; they run as early as they can, so that their input can go.
 _SIZES = frozenset({"Shape", "Size"})
+#: They make lists of tensors, wherever no type says so.
+_LISTS = frozenset({
+    "SplitToSequence", "SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceMap",
+    "Optional",
+})  # fmt: skip
 
 
 class Segments:
@@ -83,7 +88,9 @@ class Segments:
         self._with_sizes(nodes)
         ordered = sorted(nodes, key=lambda n: self._order[n])
         made = {v for n in ordered for v in n.outputs if v.name}
-        done = self._done | nodes
+        fleeting = {n for n in nodes if _makes_lists(n)}  # not kept: they run again for each reader
+        made -= {v for n in fleeting for v in n.outputs}
+        done = self._done | nodes - fleeting
         outputs = [
             v for v in made
             if v in set(wanted) or any(user not in done for user in self._users.get(v, ()))
@@ -114,3 +121,8 @@ class Segments:
             for store in self._store:
                 if name not in self._given:  # what the caller holds anyway takes no room
                     del store[name]
+
+
+def _makes_lists(node: ir.Node) -> bool:
+    lists = (ir.SequenceType, ir.OptionalType)
+    return node.op_type in _LISTS or any(isinstance(v.type, lists) for v in node.outputs)

@@ -32,14 +32,17 @@ class Half:
     rr: float = 0.0
 
     def add(self, x: npt.NDArray[np.float32], r: npt.NDArray[np.float32]) -> None:
-        """More rows."""
-        turned = x.transpose(0, 2, 1)
+        """More rows; those of a run that overflows say nothing."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            xx, xr, rr = gram(x), np.matmul(x.transpose(0, 2, 1), r), float(np.vdot(r, r))
+            if not np.isfinite(xx.sum() + xr.sum() + rr):
+                return
         self.count += x.shape[1]
-        self.xx = self.xx + gram(x)
-        self.xr = self.xr + np.matmul(turned, r)
+        self.xx = self.xx + xx
+        self.xr = self.xr + xr
         self.x = self.x + x.sum(axis=1, dtype=np.float64)
         self.r = self.r + r.sum(axis=1, dtype=np.float64)
-        self.rr += float(np.vdot(r, r))
+        self.rr += rr
 
     def moments(self, *, centred: bool) -> tuple[Matrix, Matrix]:
         """``E[xxᵀ]`` and ``E[x rᵀ]``, about the means if a bias takes these."""
@@ -61,6 +64,11 @@ class NormalEquations:
     def add(self, x: npt.NDArray[np.float32], r: npt.NDArray[np.float32]) -> None:
         """Rows of one batch; they go to the half with fewer."""
         min(self.halves, key=lambda half: half.count).add(x, r)
+
+    @property
+    def is_empty(self) -> bool:
+        """Is there no row?"""
+        return not any(half.count for half in self.halves)
 
     @property
     def whole(self) -> Half:

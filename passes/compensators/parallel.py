@@ -1,7 +1,7 @@
 """Least squares in one pass: every layer by the moments of the original's activations.
 
 ``W_K ← W_K + (C_KK)⁻¹ C_KR W_R`` for kept features K and removed ones R, with ``C`` the covariance and the
-bias taking the means (``C = E[x xᵀ]`` where there is no bias).  It is what optimal brain surgeon's updates add
+bias taking the means (``C = E[x xᵀ]`` where there is no bias).  It is what the updates of OBS add
 up to, whatever the order of removal.
 """
 
@@ -19,6 +19,7 @@ from graphprune.axes_kept import Keeps
 from graphprune.calibration.evidence import Consumer, Evidence
 from graphprune.calibration.linear import Linear
 from graphprune.calibration.rows import is_weighted
+from graphprune.calibration.shrinkage import shrunk
 from graphprune.model import Model
 
 Removed = npt.NDArray[np.bool_]
@@ -34,10 +35,12 @@ class Parallel:
     Attributes:
         damping: added to the diagonal, relative to its mean.
         weights: re-solve the weights; otherwise only the bias takes the means of what went (FLAP).
+        shrink: shrink correlations as far as the number of rows calls for.
     """
 
     damping: float = DAMPING
     weights: bool = True
+    shrink: bool = True
 
     def __call__(self, evidence: Evidence, removed: Removed, pruned: Model) -> Model:
         """New weights for ``pruned``, which is changed and returned."""
@@ -58,7 +61,9 @@ class Parallel:
         landing = evidence.landing(layer.output)
         # Means over rows that count differently are no bias.
         slot = None if is_weighted(layer, landing) else bias_slot(layer, landing)
-        found = evidence.moments[consumer.layer]
+        found = evidence.moments.get(consumer.layer)
+        if found is None:  # not in question
+            return
         shape = tuple(consumer.use.value.const_value.shape.numpy())  # type: ignore[union-attr]
         kept = keeps.of(consumer.axis)
         assert kept is not None
@@ -73,6 +78,8 @@ class Parallel:
         second = found.covariance if slot is not None else found.second
         new, shift = old.copy(), np.zeros((layer.groups, outputs.shape[1]))
         for g, (matrix, moment) in enumerate(zip(consumer.matrices, second, strict=True)):
+            if self.shrink:
+                moment = shrunk(moment, found.count)
             lost = matrix[np.ix_(goes, outputs[g])]
             if self.weights:
                 own = moment[np.ix_(stays, stays)]

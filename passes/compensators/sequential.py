@@ -1,8 +1,8 @@
 """Layer by layer along the graph: inputs come from the pruned model, targets from the original.
 
 So a layer also makes up for what the layers before it could not (asymmetric reconstruction, Zhang et al.
-2015; He et al. 2017).  Where a layer's output is added to something, the target is what the sum should be, minus
-what the other operand has become: a residual branch repairs the stream.
+2015; He et al. 2017).  Where a layer's output is added to something, the target is what the sum should be,
+minus what the other operand has become: a residual branch repairs the stream.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ class Aim:
     def reads(self) -> tuple[ir.Value, ...]:
         """Values of the pruned model."""
         importance = self.landing.importance
-        own = (*self.layer.reads, *self.landing.others)
-        return own if importance is None else (*own, importance)
+        bias = _bias_of(self.layer)
+        extra = [v for v in (importance, bias if not _is_known(bias) else None) if v is not None]
+        return (*self.layer.reads, *self.landing.others, *extra)
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,10 @@ class Sequential:
         weight = read(layer.constant)
         matrices = layer.matrices(weight)
         slot = bias_slot(layer, landing)
-        own = _own_bias(layer)
         for b in range(len(new)):
             found = {v.name or "": new.values(v.name or "")[b] for v in aim.reads}
-            before = {v.name or "": _kept(old.values(v.name or "")[b], keeps, v) for v in aim.targets}
-            wanted = sum(before.values(), np.zeros((), np.float32))
+            before = [_kept(old.values(v.name or "")[b], keeps, v) for v in aim.targets]
+            wanted = sum(before, np.zeros((), np.float32))
             weights = weights_of(layer, landing, found, wanted.shape)
             if weights is not None and isinstance(twin, Gathered):
                 # A row that another expert takes over has another target.
@@ -108,7 +108,7 @@ class Sequential:
             pick = None
             if weights is None:
                 pick = evidence.sampler.pick(layer, matrices.shape[1], wanted.shape, b)
-            inner, outer = np.zeros_like(wanted), np.zeros_like(wanted)
+            inner, outer = np.zeros_like(wanted) + _own_bias(layer, found), np.zeros_like(wanted)
             for other in landing.others:
                 outer = outer + np.asarray(found[other.name or ""], np.float32)
             for node, index in landing.biases:
@@ -123,12 +123,14 @@ class Sequential:
                 rows, aims, inner, outer = (weights.take(x) for x in (rows, aims, inner, outer))
             elif valid is not None:
                 rows, aims, inner, outer = (x[:, valid] for x in (rows, aims, inner, outer))
-            now = rows @ matrices.astype(np.float32) + own + inner
+            now = rows @ matrices.astype(np.float32) + inner
             if weights is not None:
                 rows, now = weights.scaled(rows), weights.scaled(now)
                 aims = aims if landing.gate is not None else weights.scaled(aims)
             sums.add(rows, aims - now - outer)
             slot = slot if weights is None else None
+        if sums.is_empty:
+            return
         change, shift, _ = sums.solve(centred=slot is not None)
         if not np.isfinite(change).all() or not np.isfinite(shift).all():
             return
@@ -183,9 +185,19 @@ def _kept(array: npt.NDArray[np.generic], keeps: Keeps, value: ir.Value) -> npt.
     return np.asarray(array, np.float32)
 
 
-def _own_bias(layer: Linear) -> npt.NDArray[np.float32]:
-    """``[groups, 1, o]``: what the node itself adds."""
-    if len(layer.node.inputs) < 3 or layer.node.inputs[2] is None:
-        return np.zeros((1, 1, 1), np.float32)
-    bias = read(layer.node.inputs[2]).astype(np.float32)
-    return bias.reshape(layer.groups, 1, -1) if bias.size > 1 else bias.reshape(1, 1, 1)
+def _bias_of(layer: Linear) -> ir.Value | None:
+    """What the node itself adds."""
+    return layer.node.inputs[2] if len(layer.node.inputs) > 2 else None
+
+
+def _is_known(value: ir.Value | None) -> bool:
+    return value is None or value.const_value is not None
+
+
+def _own_bias(layer: Linear, found: Mapping[str, npt.NDArray[np.generic]]) -> npt.NDArray[np.float32]:
+    """What the node itself adds, in a form that its output takes."""
+    value = _bias_of(layer)
+    if value is None:
+        return np.zeros((), np.float32)
+    bias = np.asarray(read(value) if _is_known(value) else found[value.name or ""], np.float32)
+    return bias if layer.window is None else bias.reshape(-1, *(1 for _ in layer.window.kernel))

@@ -31,10 +31,10 @@ def bias_slot(layer: Linear, landing: Landing) -> Slot | None:
         bias = layer.node.inputs[2] if len(layer.node.inputs) > 2 else None
         if bias is None:
             return Slot(layer.node, 2, is_new=True)
-        return Slot(layer.node, 2) if _is_vector(bias, made) else None
+        return Slot(layer.node, 2) if _is_vector(bias, made, -1) else None
     for node, index in landing.biases:
         value = node.inputs[index]
-        if value is not None and _is_vector(value, made):
+        if value is not None and _is_vector(value, made, layer.feature_axis):
             return Slot(node, index)
     return None
 
@@ -83,11 +83,12 @@ def add_bias(graph: ir.Graph, layer: Linear, slot: Slot, delta: Array) -> None:
         slot.node.replace_input_with(slot.index, new)
 
 
-def _is_vector(value: ir.Value, size: int) -> bool:
+def _is_vector(value: ir.Value, size: int, axis: int) -> bool:
+    """One number per feature, features along this axis?"""
     if value.const_value is None or value.is_graph_input():
         return False
     shape = _sizes(value)
-    return int(np.prod(shape)) == size and max(shape, default=1) == size
+    return int(np.prod(shape)) == size and (size == 1 or (len(shape) >= -axis and shape[axis] == size))
 
 
 def _sizes(value: ir.Value) -> tuple[int, ...]:

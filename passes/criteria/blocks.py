@@ -94,7 +94,7 @@ class WithBlocks:
         effect = Effect(evidence, self.samples)
         analysis = evidence.graph.analysis
         removed = np.zeros(len(analysis.algebra), bool)
-        for group in evidence.graph.groups:
+        for group in evidence.groups:
             if group.prunable and group.exact and group.kind != "blocks":
                 order = np.argsort(scores[group.units], kind="stable")
                 most = min(int(group.size * _PART), group.size - group.least)
@@ -109,7 +109,7 @@ class WithBlocks:
 
 def blocks_of(evidence: Evidence) -> list[Group]:
     """Groups that are a whole block each."""
-    return [group for group in evidence.graph.groups if group.kind == "blocks" and group.prunable]
+    return [group for group in evidence.groups if group.kind == "blocks"]
 
 
 def effects_of_blocks(

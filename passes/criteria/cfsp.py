@@ -46,7 +46,7 @@ class CoarseToFine:
         coarse = _relative(angular_changes(evidence))
         block_of = block_of_node(graph.analysis.blocks)
         scores = shares_of_magnitude(evidence)
-        for group in graph.groups:
+        for group in evidence.groups:
             if group.kind == "blocks":
                 scores[group.units] = coarse.get(int(group.units[0]), 1.0)
                 continue

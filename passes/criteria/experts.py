@@ -41,7 +41,7 @@ class ExpertCriterion:
     def __call__(self, evidence: Evidence) -> Scores:
         """Scores ``[len(algebra)]``."""
         scores = self.base(evidence).copy()
-        for group in evidence.graph.groups:
+        for group in evidence.groups:
             if group.kind == "experts" and group.prunable:
                 found = judged(evidence, group, self.judge)
                 if isinstance(found, str):

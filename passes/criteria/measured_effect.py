@@ -43,7 +43,7 @@ class MeasuredEffect:
         """Scores ``[len(algebra)]``: relative squared errors of the model's outputs."""
         effect = Effect(evidence, self.samples)
         scores = OptimalBrainSurgeon()(evidence)
-        for group in evidence.graph.groups:
+        for group in evidence.groups:
             if group.prunable:
                 order = group.units[np.argsort(scores[group.units], kind="stable")]
                 counts = self._counts(group)

@@ -18,6 +18,7 @@ from graphprune.passes.criteria.magnitude import Magnitude
 from graphprune.calibration.evidence import Consumer, Evidence
 from graphprune.calibration.moments import Moments
 from graphprune.calibration.rows import is_weighted
+from graphprune.calibration.shrinkage import shrunk
 from graphprune.groups import Group
 
 Matrix = npt.NDArray[np.float64]
@@ -73,10 +74,12 @@ class OptimalBrainSurgeon:
 
     Attributes:
         damping: added to the covariance's diagonal, relative to its mean.
+        shrink: shrink correlations as far as the number of rows calls for.
         additive: a score is the error that a unit adds when it goes after all less important ones.
     """
 
     damping: float = DAMPING
+    shrink: bool = True
     additive: bool = True
 
     def __call__(self, evidence: Evidence) -> npt.NDArray[np.float64]:
@@ -84,9 +87,8 @@ class OptimalBrainSurgeon:
         algebra = evidence.graph.analysis.algebra
         scores = np.zeros(len(algebra))
         magnitude = Magnitude(2)(evidence) ** 2
-        for group in evidence.graph.groups:
-            if not group.prunable:
-                continue
+        for i, group in enumerate(evidence.groups):
+            evidence.progress("scoring", i, len(evidence.groups))
             problems = list(self._problems(evidence, group))
             if problems:
                 scores[group.units] = eliminate(problems, group.size)
@@ -107,7 +109,9 @@ class OptimalBrainSurgeon:
             covariance = moments.second if weighted else moments.covariance
             scale = scale_of(consumer, moments)
             for matrix, own in zip(consumer.matrices, covariance, strict=True):
-                found.append(Problem(matrix.copy(), inverse_of(own, self.damping), places, scale))
+                known = shrunk(own, moments.count) if self.shrink else own
+                inverse = inverse_of(known, self.damping)
+                found.append(Problem(matrix.copy(), inverse, places, scale))
         return found
 
 

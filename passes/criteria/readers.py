@@ -77,7 +77,7 @@ def sum_over_readers(evidence: Evidence, judge: Callable[[Reader], Scores]) -> S
     A unit that no layer reads gets its share of the squared weights of all that it competes with.
     """
     scores = shares_of_magnitude(evidence)
-    for group in evidence.graph.groups:
+    for group in evidence.groups:
         if group.prunable:
             found = [judge(reader) for reader in readers_of(evidence, group)]
             if found:
