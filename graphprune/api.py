@@ -8,16 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from graphprune.calibration.evidence import Evidence, Progress
+from graphprune.calibration.evidence import Progress
 from graphprune.calibration.samples import SampleSource
 from graphprune.check import Feeds, compare_models, validate
 from graphprune.cost import Cost, measure
 from graphprune.declarations import DeclarationSource
-from graphprune.errors import ModelError, TargetError, UsageError
+from graphprune.errors import ModelError, UsageError
 from graphprune.graph import DependencyGraph, analyze
-from graphprune.groups import Group
 from graphprune.interface_axes import allowed_by
 from graphprune.model import Model, Source, load
 from graphprune.oracle import Verdict, verify
@@ -28,16 +25,12 @@ from graphprune.passes.effect import Effect
 from graphprune.plan import Plan
 from graphprune.planner import make_plan, removed_units
 from graphprune.rewrite import cut
-from graphprune.search import search
+from graphprune.search import Remembered, search, search_sparing
 from graphprune.selection import Selection
 from graphprune.storage.streaming import Stream
 from graphprune.storage.writing import require_writable
 from graphprune.strategy import Strategy, strategy
 from graphprune.target import fractions
-
-#: Residual streams are left alone where the other groups can be cut to this part of the target.
-_WELL_WITHIN = 0.6
-
 
 @dataclass(frozen=True)
 class PruneResult:
@@ -52,7 +45,7 @@ class PruneResult:
         model: the pruned model.
         output: where it was written.
         source_sha256: hash of the original.
-        output_errors: relative squared error of the outputs on (at most 256 of) the calibration samples,
+        output_errors: relative squared error of the outputs on (at most 128 of) the calibration samples,
             before and after compensation; None without a compensator.
         is_synthetic: were these samples made up?
     """
@@ -167,14 +160,16 @@ def _decide(
     groups = selection.choose(graph)
     evidence = asked.evidence(graph)
     judge = CRITERIA[asked.recipe.criterion](asked.seed)
-    if asked.recipe.spares_streams and not selection.include:
-        groups = _without_streams(evidence, groups, limits, targets)
     evidence.admit(groups)
     allocation = Allocation(
         groups, judge(evidence), limits, graph, targets, additive=judge.additive,
-        effect=Effect(evidence), seed=asked.seed,
+        effect=Remembered(Effect(evidence)), seed=asked.seed,
     )  # fmt: skip
-    removed = search(allocation, ALLOCATORS[asked.recipe.allocator])
+    allocator = ALLOCATORS[asked.recipe.allocator]
+    if asked.recipe.spares_streams:
+        removed = search_sparing(allocation, allocator, evidence.streams())
+    else:
+        removed = search(allocation, allocator)
     kinds = selection.kinds
     options: dict[str, Any] = {
         **asked.options(), "align": limits.align, "floor": limits.floor, "seed": asked.seed,
@@ -186,21 +181,6 @@ def _decide(
     if graph.analysis.declarations.source:
         options["declarations"] = dict(graph.analysis.declarations.source)
     return make_plan(graph, removed, targets, options)
-
-
-def _without_streams(
-    evidence: Evidence, groups: list[Group], limits: Limits, targets: Mapping[str, float]
-) -> list[Group]:
-    """The groups but for the residual streams, where the targets are well within reach of the others."""
-    streams = evidence.streams()
-    inner = [group for group in groups if group.id not in streams]
-    nothing = np.zeros(len(evidence.graph.analysis.algebra))
-    within = {metric: _WELL_WITHIN * fraction for metric, fraction in targets.items()}
-    try:
-        _ = Allocation(inner, nothing, limits, evidence.graph, within).largest_cut
-    except TargetError:
-        return groups
-    return inner
 
 
 def apply(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,8 @@ from graphprune.passes.allocators.allocation import Effect, Removed
 from graphprune.rewrite import cut
 
 _BYTE_ROUNDS = 16
+#: Part of the effect that has to be left where residual streams are cut.
+_WORTH_IT = 0.5
 
 
 def search(allocation: Allocation, allocator: Allocator) -> Removed:
@@ -20,10 +23,45 @@ def search(allocation: Allocation, allocator: Allocator) -> Removed:
     Raises:
         TargetError: even the largest cut does not; says how far it goes and what blocks the rest.
     """
-    if allocation.effect is not None:
-        allocation = replace(allocation, effect=_Remembered(allocation.effect))
+    if allocation.effect is not None and not isinstance(allocation.effect, Remembered):
+        allocation = replace(allocation, effect=Remembered(allocation.effect))
     removed = allocator(allocation)
     return _meet_bytes(allocation, allocator, removed) if "bytes" in allocation.targets else removed
+
+
+def search_sparing(allocation: Allocation, allocator: Allocator, streams: Collection[str]) -> Removed:
+    """The same, with the residual streams left alone unless they are worth it.
+
+    An error in a stream reaches every layer behind it, and what single layers make up for says too little
+    about that.  So streams are cut where the target can't be reached without, or where cutting them too at
+    least halves the measured effect.
+
+    Args:
+        allocation: of all groups.
+        allocator: shares the budget.
+        streams: ids of the groups in question.
+
+    Raises:
+        TargetError: even the largest cut of all groups does not meet all targets.
+    """
+    inner = [group for group in allocation.groups if group.id not in streams]
+    everywhere = search(allocation, allocator)
+    if len(inner) in (0, len(allocation.groups)) or allocation.effect is None:
+        return everywhere
+    said = dict(allocation.report)
+    try:
+        spared = search(replace(allocation, groups=inner), allocator)  # the report stays the same dict
+    except TargetError:
+        allocation.report.clear()
+        allocation.report.update(said, streams="cut: the target needs them")
+        return everywhere
+    with_streams, without = allocation.effect(everywhere), allocation.effect(spared)
+    if with_streams > _WORTH_IT * without:
+        allocation.report.update(streams="left alone")
+        return spared
+    allocation.report.clear()
+    allocation.report.update(said, streams=f"cut: effect {with_streams:.3g} instead of {without:.3g}")
+    return everywhere
 
 
 def _meet_bytes(allocation: Allocation, allocator: Allocator, removed: Removed) -> Removed:
@@ -59,7 +97,7 @@ def _meet_bytes(allocation: Allocation, allocator: Allocator, removed: Removed) 
     )
 
 
-class _Remembered:
+class Remembered:
     """An effect that is measured once per cut: files that stay too large make allocators start again."""
 
     def __init__(self, effect: Effect) -> None:

@@ -19,6 +19,9 @@ Outputs = list[npt.NDArray[np.generic]]
 #: Samples that are run; more make a measurement slower, and hardly ever change a ranking.
 SAMPLES = 128
 
+#: Numbers that the outputs of these samples have at most, all together.
+NUMBERS = 1 << 24
+
 
 class Effect:
     """Relative squared error of a model's outputs when units are removed.
@@ -35,7 +38,11 @@ class Effect:
     @cached_property
     def _batches(self) -> list[Mapping[str, npt.NDArray[np.generic]]]:
         batches, samples = self._evidence.batches, len(self._evidence.samples)
-        return list(batches[: max(1, -(-self._samples * len(batches) // max(samples, 1)))])
+        model, shapes = self._evidence.graph.model, self._evidence.graph.analysis.trace.nominal
+        outputs = [v.name or "" for v in model.ir.graph.outputs]
+        numbers = sum(int(np.prod(shapes[name][1:])) for name in outputs if name in shapes)
+        wanted = min(self._samples, NUMBERS // max(numbers, 1))
+        return list(batches[: max(1, -(-wanted * len(batches) // max(samples, 1)))])
 
     @cached_property
     def _dense(self) -> Outputs:

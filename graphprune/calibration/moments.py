@@ -100,7 +100,7 @@ class Sums:
                 rows, count, second = np.zeros_like(rows), 0, np.zeros_like(second)
         self.count += rows.shape[1] if count is None else count
         self.first = self.first + rows.sum(axis=1, dtype=np.float64)
-        self.second = self.second + second
+        self.second = self.second + np.asarray(second, np.float64)
 
     def add_output(self, values: npt.NDArray[np.float32]) -> None:
         """Values ``[n, channels]`` of what the layer's output becomes part of."""
@@ -161,11 +161,12 @@ def gather(
                 sums[layer].add(rows, len(weights.factors))
                 sums[layer].add_output(_landed(layer, landing, found))
                 continue
-            pick = sampler.pick(layer, layer.features, output.shape, b)
+            valid = valid_rows(masks[b], output.shape, layer)
+            # Where some rows are padding, all others are looked at: there are few enough.
+            pick = sampler.pick(layer, layer.features, output.shape, b) if valid is None else None
             rows = layer.rows(data, pick)
             landed = layer.targets(found[landing.value.name or ""], pick)
             landed = landed.transpose(1, 0, 2).reshape(landed.shape[1], -1)
-            valid = valid_rows(masks[b], output.shape, layer) if pick is None else None
             if valid is not None:
                 rows, landed = rows[:, valid], landed[valid]
             sums[layer].add(rows)

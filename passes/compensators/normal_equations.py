@@ -16,6 +16,8 @@ from graphprune.calibration.moments import gram
 Matrix = npt.NDArray[np.float64]
 #: Relative to the mean of the diagonal of ``XᵀX``; the last stands for no change at all.
 DAMPINGS = (*np.logspace(-7, 1, 17).tolist(), np.inf)
+#: Relative to the mean square of what is rounded.
+_ROUNDING = 1e-6
 #: From here on the eigenvalues cost more than they are worth, and a fixed damping is used.
 _LARGE = 3000
 
@@ -38,7 +40,7 @@ class Half:
             if not np.isfinite(xx.sum() + xr.sum() + rr):
                 return
         self.count += x.shape[1]
-        self.xx = self.xx + xx
+        self.xx = self.xx + np.asarray(xx, np.float64)
         self.xr = self.xr + xr
         self.x = self.x + x.sum(axis=1, dtype=np.float64)
         self.r = self.r + r.sum(axis=1, dtype=np.float64)
@@ -85,11 +87,14 @@ class NormalEquations:
         whole = self.whole
         xx, xr = whole.moments(centred=centred)
         damping = self.damping(centred=centred)
+        # Where means are large, what is left without them is partly rounding, of products in single precision.
+        means = np.square(np.asarray(whole.x) / max(whole.count, 1)).mean(axis=-1)
+        least = means * (_ROUNDING if centred else 0.0) + np.finfo(float).tiny
         change = np.zeros_like(xr)
         if np.isfinite(damping):
             for g, matrix in enumerate(xx):
                 d = len(matrix)
-                loaded = matrix + np.eye(d) * (damping * float(np.trace(matrix)) / d + np.finfo(float).tiny)
+                loaded = matrix + np.eye(d) * (damping * max(float(np.trace(matrix)) / d, 0.0) + least[g])
                 change[g] = np.linalg.solve(loaded, xr[g])
         n = max(whole.count, 1)
         shift = np.asarray(whole.r) / n - np.einsum("gd,gdo->go", np.asarray(whole.x) / n, change)
@@ -113,4 +118,4 @@ class NormalEquations:
             for i, damping in enumerate(DAMPINGS[:-1]):
                 z = turned / (values + damping * mean)[:, None]
                 errors[i] += float(np.vdot(z, spread @ z) - 2 * np.vdot(z, aim))
-        return DAMPINGS[int(np.argmin(errors))]
+        return float(DAMPINGS[int(np.argmin(errors))])

@@ -105,8 +105,8 @@ class Sequential:
                 # A row that another expert takes over has another target.
                 tensors = {v.name or "": old.values(v.name or "")[b] for v in twin.reads}
                 weights = weights.only(twin.own_rows(tensors, wanted.shape))
-            pick = None
-            if weights is None:
+            pick, valid = None, valid_rows(evidence.masks[b], wanted.shape, layer)
+            if weights is None and valid is None:
                 pick = evidence.sampler.pick(layer, matrices.shape[1], wanted.shape, b)
             inner, outer = np.zeros_like(wanted) + _own_bias(layer, found), np.zeros_like(wanted)
             for other in landing.others:
@@ -118,7 +118,6 @@ class Sequential:
             if rows.shape[1] != aims.shape[1]:
                 return  # which rows there are depends on the data, and the two models differ there
             inner, outer = layer.targets(inner, pick), layer.targets(outer, pick)
-            valid = valid_rows(evidence.masks[b], wanted.shape, layer) if pick is None else None
             if weights is not None:
                 rows, aims, inner, outer = (weights.take(x) for x in (rows, aims, inner, outer))
             elif valid is not None:
