@@ -13,7 +13,7 @@ from graphprune.calibration.samples import SampleSource
 from graphprune.check import Feeds, compare_models, validate
 from graphprune.cost import Cost, measure
 from graphprune.declarations import DeclarationSource
-from graphprune.errors import ModelError, UsageError
+from graphprune.errors import ModelError, TargetError, UsageError
 from graphprune.graph import DependencyGraph, analyze
 from graphprune.interface_axes import allowed_by
 from graphprune.model import Model, Source, load
@@ -158,6 +158,8 @@ def _decide(
     if selection.kinds is None:
         selection = replace(selection, kinds=asked.recipe.kinds)
     groups = selection.choose(graph)
+    if not groups:
+        _require_kinds(graph, asked.recipe.kinds, selection)
     evidence = asked.evidence(graph)
     judge = CRITERIA[asked.recipe.criterion](asked.seed)
     evidence.admit(groups)
@@ -350,6 +352,14 @@ def _decision(
         plain = strategy(criterion="l2", seed=asked.seed)
         found = _decide(graph, plain, target, selection, bounds)
         return replace(found, options={**found.options, "fallback": str(error)}), plain
+
+
+def _require_kinds(graph: DependencyGraph, kinds: Collection[str] | None, selection: Selection) -> None:
+    """Says so if a recipe is for structures that the model has not."""
+    if kinds is None or selection.kinds != kinds or any(g.kind in kinds and g.prunable for g in graph.groups):
+        return
+    message = f"this recipe removes {', '.join(kinds)}, and the model has none that may go"
+    raise TargetError(message, hint="another --recipe, or --kinds with those that `graphprune inspect` lists")
 
 
 def _bounds(

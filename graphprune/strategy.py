@@ -82,7 +82,7 @@ def strategy(
     """What the options ask for.
 
     Raises:
-        UsageError: a name is unknown.
+        UsageError: a name is unknown, or the number of samples is none.
     """
     chosen = choose(recipe, criterion=criterion, allocator=allocator, compensator=compensator)
     tables: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
@@ -94,5 +94,8 @@ def strategy(
         if name not in table:
             message = f"unknown {noun} '{name}'"
             raise UsageError(message, hint=f"one of {', '.join(sorted(table))}")
+    if samples is not None and samples < 1:
+        message = f"{samples} calibration samples are none"
+        raise UsageError(message, hint="at least one, better a few hundred")
     given = None if chosen.data_free or calibration == "none" else calibration
     return Strategy(chosen, given, samples, seed, dims, progress)

@@ -17,6 +17,7 @@ from graphprune.calibration.gathered import linears_of
 from graphprune.calibration.landing import Landing, landing_of
 from graphprune.calibration.linear import Linear
 from graphprune.calibration.moments import Moments, Sampler, gather
+from graphprune.calibration.padding import batches_of, padding_mask
 from graphprune.calibration.samples import Samples, SampleSource, load_samples
 from graphprune.calibration.synthetic import synthetic_samples
 from graphprune.graph import DependencyGraph
@@ -119,7 +120,7 @@ class Evidence:
         names = {v.name or "" for v in values}
         bytes_each = sum(4 * int(np.prod(shapes[n][1:])) for n in names if n in shapes)
         many = int(np.clip(BATCH_BYTES // max(bytes_each, 1), 1, BATCH))
-        return list(self.samples.batches(many))
+        return batches_of(self.samples, self.graph.model, many, self.seed)
 
     @cached_property
     def masks(self) -> Sequence[npt.NDArray[np.bool_] | None]:
@@ -174,18 +175,6 @@ class Evidence:
         return gather(
             self.graph.model, layers, self.batches, self.masks, self.sampler, self.threads, self.progress
         )
-
-
-def padding_mask(batch: dict[str, npt.NDArray[np.generic]]) -> npt.NDArray[np.bool_] | None:
-    """The input that marks padding: whole numbers 0 and 1, both of them, beside another of the same shape."""
-    for name, array in batch.items():
-        if array.ndim != 2 or array.dtype.kind not in "iub" or not np.isin(array, (0, 1)).all():
-            continue
-        mask = array.astype(bool)
-        partners = [k for k, v in batch.items() if k != name and v.shape == array.shape]
-        if partners and mask.any(axis=1).all() and not mask.all():
-            return mask
-    return None
 
 
 def _silent(stage: str, done: int, total: int) -> None:

@@ -22,8 +22,8 @@ from graphprune.model import Model
 
 Matrix = npt.NDArray[np.float64]
 Array = npt.NDArray[np.float32]
-#: Rows per feature that are looked at: a fit on so many is within a few percent of one on all.
-ROWS_PER_FEATURE = 64
+#: Rows per feature that are looked at: enough to tell which features matter.
+ROWS_PER_FEATURE = 24
 
 
 @dataclass
@@ -34,7 +34,8 @@ class Moments:
         count: rows seen.
         mean: ``[groups, d]``.
         second: ``[groups, d, d]``, ``E[x xᵀ]``.
-        energy: variance of the layer's output, or of the sum that it is added to, summed over channels.
+        energy: variance of the layer's output, or of the sum that it is added to, summed over channels; of
+            an output that never changes, its square.
     """
 
     count: int
@@ -115,7 +116,10 @@ class Sums:
     def moments(self) -> Moments:
         """Means over the rows."""
         n, m = max(self.count, 1), max(self.out_count, 1)
-        energy = self.out_second / m - float(np.sum(np.square(np.asarray(self.out_first) / m)))
+        size = self.out_second / m
+        energy = size - float(np.sum(np.square(np.asarray(self.out_first) / m)))
+        if energy < 1e-9 * size:  # the same for all samples: no more than rounding is left
+            energy = size
         return Moments(
             int(self.count), np.asarray(self.first / n), np.asarray(self.second / n), max(energy, 0.0)
         )

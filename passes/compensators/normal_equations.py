@@ -87,7 +87,7 @@ class NormalEquations:
         whole = self.whole
         xx, xr = whole.moments(centred=centred)
         damping = self.damping(centred=centred)
-        # Where means are large, what is left without them is partly rounding, of products in single precision.
+        # Where means are large, what is left without them is partly rounding of single-precision products.
         means = np.square(np.asarray(whole.x) / max(whole.count, 1)).mean(axis=-1)
         least = means * (_ROUNDING if centred else 0.0) + np.finfo(float).tiny
         change = np.zeros_like(xr)

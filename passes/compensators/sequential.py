@@ -28,6 +28,8 @@ from graphprune.calibration.segments import Segments
 from graphprune.model import Model
 
 Removed = npt.NDArray[np.bool_]
+#: Rows per feature that a layer is fitted to: a fit on so many is within a few percent of one on all.
+ROWS_PER_FEATURE = 96
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ class Sequential:
                 weights = weights.only(twin.own_rows(tensors, wanted.shape))
             pick, valid = None, valid_rows(evidence.masks[b], wanted.shape, layer)
             if weights is None and valid is None:
-                pick = evidence.sampler.pick(layer, matrices.shape[1], wanted.shape, b)
+                sampler = replace(evidence.sampler, per_feature=ROWS_PER_FEATURE)
+                pick = sampler.pick(layer, matrices.shape[1], wanted.shape, b)
             inner, outer = np.zeros_like(wanted) + _own_bias(layer, found), np.zeros_like(wanted)
             for other in landing.others:
                 outer = outer + np.asarray(found[other.name or ""], np.float32)

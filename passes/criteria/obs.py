@@ -26,6 +26,8 @@ Matrix = npt.NDArray[np.float64]
 DAMPING = 1e-3
 #: A group is taken apart in about so many rounds.
 _ROUNDS = 32
+#: An output of no more energy says nothing.
+_NOTHING = 1e-30
 
 
 @dataclass
@@ -118,7 +120,8 @@ class OptimalBrainSurgeon:
 def scale_of(consumer: Consumer, moments: Moments) -> float:
     """One over the energy of what a layer's output becomes part of."""
     own = sum(float(np.vdot(w, c @ w)) for w, c in zip(consumer.matrices, moments.covariance, strict=True))
-    return 1.0 / max(moments.energy, own, np.finfo(float).tiny)
+    energy = max(moments.energy, own)
+    return 1.0 / energy if energy > _NOTHING else 0.0
 
 
 def inverse_of(covariance: Matrix, damping: float) -> Matrix:

@@ -38,7 +38,9 @@ def test_the_nearest_operand_comes_first() -> None:
 def test_nothing_is_followed_past_another_reader() -> None:
     found = consumers(of("p = MatMul (x, u) q = Add (p, b) r = Relu (p) y = Add (q, r)"))["p"].landing
     assert (found.value.name, found.biases, found.others) == ("p", (), ())
-    found = consumers(of("p = MatMul (x, u) y = Add (p, b)", "float[batch, 6] p, float[batch, 6] y"))["p"].landing
+    found = consumers(of("p = MatMul (x, u) y = Add (p, b)", "float[batch, 6] p, float[batch, 6] y"))[
+        "p"
+    ].landing
     assert found.value.name == "p"
     found = consumers(of("p = MatMul (x, u) y = Add (p, p)"))["p"].landing
     assert found.value.name == "p"

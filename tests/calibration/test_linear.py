@@ -145,9 +145,10 @@ def test_dense(name: str) -> None:
 def node(kind: str, data: int, weight: tuple[int, ...], **attributes: Any) -> ir.Node:
     """A node whose data has this rank, with a weight of this shape."""
     shape = ["n", *(None for _ in range(data - 1))]
+    inputs = ["w", "x"] if attributes.pop("left", 0) else ["x", "w"]
     proto = helper.make_model(
         helper.make_graph(
-            [helper.make_node(kind, ["w", "x"] if attributes.pop("left", 0) else ["x", "w"], ["y"], **attributes)],
+            [helper.make_node(kind, inputs, ["y"], **attributes)],
             "one",
             [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
             [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],

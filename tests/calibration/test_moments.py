@@ -13,7 +13,8 @@ from onnx import helper
 
 from graphprune import analyze, load
 from graphprune.calibration import evidence as evidence_module
-from graphprune.calibration.evidence import Evidence, padding_mask
+from graphprune.calibration.evidence import Evidence
+from graphprune.calibration.padding import padding_mask
 from graphprune.calibration.moments import Moments
 
 Array = npt.NDArray[np.floating[Any]]
@@ -22,8 +23,9 @@ MLP = "h = MatMul (x, u) r = Relu (h) y = MatMul (r, v)"
 WEIGHTS = {"u": (6, 8), "v": (8, 3)}
 
 
-def moments_of(evidence: Evidence, source: str) -> Moments:
-    """Of the layer that reads this tensor."""
+def moments_of(evidence: Evidence, source: str, per_feature: int = 1 << 20) -> Moments:
+    """Of the layer that reads this tensor; on all rows, unless so many per feature are enough."""
+    evidence.sampler.per_feature = per_feature
     (layer,) = (layer for layer in evidence.moments if layer.source.name == source)
     return evidence.moments[layer]
 
@@ -52,10 +54,10 @@ def test_all_rows_of_tokens() -> None:
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_all_windows_of_pictures(groups: int) -> None:
-    body = f"h = Conv (x, u) r = Relu (h) y = Conv <pads = [1, 0, 0, 1], strides = [2, 1], group = {groups}> (r, v)"
+    attributes = f"pads = [1, 0, 0, 1], strides = [2, 1], group = {groups}"
     model = build(
         "(float[batch, 3, 4, 5] x) => (float[batch, 6, 2, 4] y)",
-        body,
+        f"h = Conv (x, u) r = Relu (h) y = Conv <{attributes}> (r, v)",
         {"u": (4, 3, 1, 1), "v": (6, 4 // groups, 2, 2)},
     )
     data = feeds(model, batch=9)
@@ -115,20 +117,24 @@ def test_what_is_a_mask() -> None:
     assert padding_mask({"ids": ids, "mask": mask.astype(np.float32)}) is None
 
 
-def test_some_rows_say_much_the_same() -> None:
-    model = build(
-        "(float[batch, 3, 24, 24] x) => (float[batch, 3, 24, 24] y)", "h = Conv (x, u) r = Relu (h) y = Conv (r, v)",
+def pictures() -> onnx.ModelProto:
+    """Many positions, few channels."""
+    return build(
+        "(float[batch, 3, 24, 24] x) => (float[batch, 3, 24, 24] y)",
+        "h = Conv (x, u) r = Relu (h) y = Conv (r, v)",
         {"u": (4, 3, 1, 1), "v": (3, 4, 1, 1)},
-    )  # fmt: skip
+    )
+
+
+def test_some_rows_say_much_the_same() -> None:
+    model = pictures()
     graph, data = analyze(load(model)), feeds(model, batch=32)
     hidden = np.einsum("nchw,oc->nohw", data["x"], initializer(model, "u")[:, :, 0, 0])
     rows = np.maximum(hidden, 0).transpose(0, 2, 3, 1).reshape(-1, 4).astype(np.float64)
     exact = rows.T @ rows / len(rows)
     gaps = []
     for per_feature in (16, 4096):
-        evidence = Evidence(graph, data)
-        evidence.sampler.per_feature = per_feature
-        found = moments_of(evidence, "r")
+        found = moments_of(Evidence(graph, data), "r", per_feature)
         gaps.append(float(np.abs(found.second[0] - exact).max() / exact.max()))
         assert found.count == 32 * (16 * 4 // 32 if per_feature == 16 else 512)
     assert gaps[1] < 0.05 < 5 * gaps[0]
@@ -136,12 +142,9 @@ def test_some_rows_say_much_the_same() -> None:
 
 
 def test_seed_decides_which_rows() -> None:
-    model = build(
-        "(float[batch, 3, 24, 24] x) => (float[batch, 3, 24, 24] y)", "h = Conv (x, u) r = Relu (h) y = Conv (r, v)",
-        {"u": (4, 3, 1, 1), "v": (3, 4, 1, 1)},
-    )  # fmt: skip
+    model = pictures()
     graph, data = analyze(load(model)), feeds(model, batch=16)
-    a, b, c = (moments_of(Evidence(graph, data, seed=seed), "r").second for seed in (0, 0, 1))
+    a, b, c = (moments_of(Evidence(graph, data, seed=seed), "r", 16).second for seed in (0, 0, 1))
     assert np.array_equal(a, b)
     assert not np.array_equal(a, c)
 

@@ -61,7 +61,7 @@ def left_over(rows: Matrix, weight: Matrix, removed: npt.NDArray[np.int64]) -> f
 @pytest.mark.parametrize("name", MODELS)
 def test_scores_are_brute_force_errors_in_greedy_order(name: str) -> None:
     make, place, per = MODELS[name]
-    evidence = evidence_of(make(), samples=200)
+    evidence = evidence_of(make(), samples=90)
     evidence.sampler.per_feature = 1 << 20  # all rows
     group = group_of(evidence, place)
     layers = []
@@ -223,7 +223,9 @@ def test_a_bias_stands_along_the_features() -> None:
     body = "h = MatMul (x, a.w) r = Relu (h) p = MatMul (r, b.w) y = Add (p, b.b)"
     column = np.array([[1.0], [2.0], [3.0]], np.float32)
     model = build(
-        "(float[batch, 3, 6] x) => (float[batch, 3, 3] y)", body, {"a.w": (6, 8), "b.w": (8, 3), "b.b": column}
+        "(float[batch, 3, 6] x) => (float[batch, 3, 3] y)",
+        body,
+        {"a.w": (6, 8), "b.w": (8, 3), "b.b": column},
     )
     for change in (Parallel(), Sequential(), Parallel(weights=False)):
         found = pruned_by(evidence_of(model), "b.w:0", GONE, change)
