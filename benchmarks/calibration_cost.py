@@ -28,7 +28,8 @@ def seconds(work: Callable[[], object]) -> float:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("model")
     parser.add_argument("samples_file")
     parser.add_argument("--samples", type=int, default=512)

@@ -32,6 +32,7 @@ from graphprune.storage.writing import require_writable
 from graphprune.strategy import Strategy, strategy
 from graphprune.target import fractions
 
+
 @dataclass(frozen=True)
 class PruneResult:
     """What :func:`prune` did.
@@ -180,6 +181,8 @@ def _decide(
     }  # fmt: skip
     if allocation.report:
         options["allocation"] = dict(allocation.report)
+    if evidence.thin:
+        options["layers_with_few_rows"] = evidence.thin
     if graph.analysis.declarations.source:
         options["declarations"] = dict(graph.analysis.declarations.source)
     return make_plan(graph, removed, targets, options)

@@ -105,6 +105,7 @@ class Remembered:
         self._known: dict[bytes, float] = {}
 
     def __call__(self, removed: Removed) -> float:
+        """Effect of a cut."""
         key = np.packbits(removed).tobytes()
         if key not in self._known:
             self._known[key] = self._effect(removed)

@@ -144,6 +144,12 @@ class Evidence:
                     found.append(Consumer(layer, use, self.landing(layer.output)))
         return found
 
+    @property
+    def thin(self) -> int:
+        """Layers whose moments come from fewer rows than they have features."""
+        known = self.__dict__.get("moments", {})
+        return sum(found.count < layer.features for layer, found in known.items())
+
     def streams(self) -> set[str]:
         """Ids of groups that several layers make and several read: the widths of residual streams.
 

@@ -220,6 +220,11 @@ def _accuracy(result: api.PruneResult) -> list[str]:
     if "fallback" in options:
         reason = options["fallback"].splitlines()[0]
         lines.append(f"weights only, since the model can't be run here: {reason}")
+    if (few := options.get("layers_with_few_rows")) is not None:
+        lines.append(
+            f"few samples: {few} layers saw fewer rows than they have inputs, and their correlations count "
+            "for less; more samples would help"
+        )
     if result.output_errors is not None:
         before, after = result.output_errors
         kind = "made-up" if result.is_synthetic else "calibration"

@@ -14,8 +14,8 @@ from onnx import helper
 from graphprune import analyze, load
 from graphprune.calibration import evidence as evidence_module
 from graphprune.calibration.evidence import Evidence
-from graphprune.calibration.padding import padding_mask
 from graphprune.calibration.moments import Moments
+from graphprune.calibration.padding import padding_mask
 
 Array = npt.NDArray[np.floating[Any]]
 TOKENS = "(float[batch, time, 6] x) => (float[batch, time, 3] y)"
