@@ -20,7 +20,7 @@ Outputs = list[npt.NDArray[np.generic]]
 SAMPLES = 128
 
 #: Numbers that the outputs of these samples have at most, all together.
-NUMBERS = 1 << 24
+NUMBERS = 1 << 22
 
 
 class Effect:
