@@ -1,6 +1,6 @@
 # Every target sets up what it needs: python3 (3.10 or newer) is enough.
 PYTHON ?= python3
-PIP = -m pip --disable-pip-version-check install --quiet
+PIP = -m pip --disable-pip-version-check install --quiet --constraint requirements/constraints.txt
 WORKERS ?= 2
 FOLDERS = graphprune passes converters models
 
@@ -31,7 +31,7 @@ clean:  ## everything that the targets above made
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find $(FOLDERS) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/core.stamp: pyproject.toml
+.venv/core.stamp: pyproject.toml requirements/constraints.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/python $(PIP) -e .
 	touch $@
@@ -41,7 +41,7 @@ clean:  ## everything that the targets above made
 	touch $@
 
 # torch first and pinned: resolved among others, its plain name brings the CUDA wheels.
-.venv-frameworks/stamp: pyproject.toml requirements/frameworks.txt
+.venv-frameworks/stamp: pyproject.toml requirements/frameworks.txt requirements/constraints.txt
 	$(PYTHON) -m venv .venv-frameworks
 	.venv-frameworks/bin/python $(PIP) --constraint requirements/frameworks.txt torch
 	.venv-frameworks/bin/python $(PIP) --constraint requirements/frameworks.txt -e '.[dev,torch,tensorflow]'

@@ -160,7 +160,7 @@ def graph_of(network: str, way: str = "") -> DependencyGraph:
 
 def plain(name: str) -> str:
     """The original's name of a weight."""
-    return name.removesuffix("_quantized")
+    return name.removesuffix("_quantized").removesuffix("_Transposed")
 
 
 def groups(graph: DependencyGraph) -> set[tuple[str, int, frozenset[str]]]:

@@ -79,6 +79,17 @@ _BY_REASON: dict[tuple[str, str], tuple[str, ...]] = {
     (_CONTRIB, "it mixes streams whose number is fixed"): (
         "BranchwiseRMSNorm", "EngramGate", "HyperConnectionPostMix", "HyperConnectionPreMix",
     ),
+    (_CONTRIB, "its weights are packed in blocks of a format of its own"): (
+        "GatherPacked", "MatMulNBitsQLoRA", "MatMulPacked", "MoEPacked",
+    ),
+    (_CONTRIB, "it fuses layers whose widths no rule follows yet"): (
+        "HyperConnectionLowRankMix", "MoEGroupRouter", "Mamba2Verify", "RMSNormRotary", "RouterGateUpProj",
+        "SwiGLU",
+    ),
+    (_CONTRIB, "it moves states that are kept between runs"): (
+        "ConvStateReplay", "GatedDeltaNetStateReplay", "PackedSparseAttentionIndexerMerge",
+        "SpeculativePrefixCommit",
+    ),
     (_CONTRIB, "its windows run over this axis"): ("DynamicTimeWarping", "UnfoldTensor"),
     (_CONTRIB, "its operand is a sparse tensor"): ("SparseToDenseMatMul",),
     (_CONTRIB, "it is an example without a use in networks"): ("SampleOp",),
