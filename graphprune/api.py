@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from graphprune.calibration.evidence import Progress
 from graphprune.calibration.samples import SampleSource
 from graphprune.check import Feeds, compare_models, validate
+from graphprune.clock import Clock
 from graphprune.cost import Cost, measure
 from graphprune.declarations import DeclarationSource
-from graphprune.errors import ModelError, TargetError, UsageError
+from graphprune.errors import CalibrationError, ModelError, TargetError, UsageError
 from graphprune.graph import DependencyGraph, analyze
 from graphprune.interface_axes import allowed_by
 from graphprune.model import Model, Source, load
@@ -164,8 +166,12 @@ def _decide(
     evidence = asked.evidence(graph)
     judge = CRITERIA[asked.recipe.criterion](asked.seed)
     evidence.admit(groups)
+    scores = judge(evidence)
+    if judge.additive and not any(scores[group.units].any() for group in groups):
+        message = "the samples say that nothing matters: every group's score is zero"
+        raise CalibrationError(message, because="all samples are zero, or the same", hint="real samples")
     allocation = Allocation(
-        groups, judge(evidence), limits, graph, targets, additive=judge.additive,
+        groups, scores, limits, graph, targets, additive=judge.additive,
         effect=Remembered(Effect(evidence)), seed=asked.seed,
     )  # fmt: skip
     allocator = ALLOCATORS[asked.recipe.allocator]
@@ -283,7 +289,7 @@ def prune(
     Raises:
         GraphPruneError: see the errors' exit codes; nothing is written then.
     """
-    clock = _Clock()
+    clock = Clock()
     asked = strategy(
         recipe=recipe, criterion=criterion, allocator=allocator,
         compensator=compensator or ("none" if use_plan is not None else None),
@@ -324,7 +330,11 @@ def prune(
         effect = Effect(evidence)
         before_it = effect.of(pruned)
         pruned = change(evidence, removed, pruned)
-        errors = (before_it, effect.of(pruned))
+        after_it = effect.of(pruned)
+        if np.isfinite(before_it):
+            errors = (before_it, after_it)
+            if not after_it <= before_it:  # weights that made it worse are not kept
+                pruned, errors = cut(graph.analysis, removed), (before_it, before_it)
         stream = Stream(pruned.ir)
         validate(pruned, in_session=verify_result, stream=stream)
         clock.stop("compensate")
@@ -380,16 +390,3 @@ def _bounds(
         message = f"a floor of {floor} is no fraction"
         raise UsageError(message, hint="--floor 0.1")
     return Selection(kinds, exact_only, include, exclude), Limits(floor, align)
-
-
-class _Clock:
-    """Seconds per stage."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def stop(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[name] = now - self._last
-        self._last = now

@@ -56,7 +56,7 @@ def search_sparing(allocation: Allocation, allocator: Allocator, streams: Collec
         allocation.report.update(said, streams="cut: the target needs them")
         return everywhere
     with_streams, without = allocation.effect(everywhere), allocation.effect(spared)
-    if with_streams > _WORTH_IT * without:
+    if not 0 < with_streams <= _WORTH_IT * without:
         allocation.report.update(streams="left alone")
         return spared
     allocation.report.clear()

@@ -97,5 +97,7 @@ def strategy(
     if samples is not None and samples < 1:
         message = f"{samples} calibration samples are none"
         raise UsageError(message, hint="at least one, better a few hundred")
-    given = None if chosen.data_free or calibration == "none" else calibration
+    given = (
+        None if chosen.data_free or (isinstance(calibration, str) and calibration == "none") else calibration
+    )
     return Strategy(chosen, given, samples, seed, dims, progress)

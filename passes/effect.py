@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 from graphprune.passes.compensators.parallel import Parallel
 
 from graphprune.calibration.evidence import Evidence
@@ -64,11 +65,16 @@ class Effect:
             for old, new, scale in zip(self._dense, self._run(pruned), self._scale, strict=True)
             if new.shape == old.shape
         ]
-        found = float(np.mean(errors)) if errors else 0.0
+        if not errors:  # nothing that could be compared
+            return float("nan")
+        found = float(np.mean(errors))
         return found if np.isfinite(found) else float("inf")
 
     def _run(self, model: Model) -> Outputs:
-        outputs = [v for v in model.ir.graph.outputs if v.producer() is not None and v.dtype is not None]
+        outputs = [
+            v for v in model.ir.graph.outputs
+            if v.producer() is not None and v.dtype is not None and isinstance(v.type, ir.TensorType)
+        ]  # fmt: skip
         # Numbers that are no measure, as a class or a token, count only if there are no others.
         values = [v for v in outputs if v.dtype is not None and v.dtype.is_floating_point()] or outputs
         if not values:

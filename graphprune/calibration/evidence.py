@@ -16,7 +16,7 @@ from graphprune.analysis import Use
 from graphprune.calibration.gathered import linears_of
 from graphprune.calibration.landing import Landing, landing_of
 from graphprune.calibration.linear import Linear
-from graphprune.calibration.moments import Moments, Sampler, gather
+from graphprune.calibration.moments import MAX_FEATURES, MOMENTS_BYTES, Moments, Sampler, gather
 from graphprune.calibration.padding import batches_of, padding_mask
 from graphprune.calibration.samples import Samples, SampleSource, load_samples
 from graphprune.calibration.synthetic import synthetic_samples
@@ -175,9 +175,12 @@ class Evidence:
         for group in self.groups:
             units[group.units] = True
         live = self.graph.analysis.algebra.live
-        layers = {
-            c.layer: c.landing for c in self.consumers if not c.axis.is_plain and units[live(c.axis)].any()
-        }
+        judged = [c for c in self.consumers if not c.axis.is_plain and units[live(c.axis)].any()]
+        layers, left = {}, MOMENTS_BYTES
+        for consumer in sorted(judged, key=lambda c: c.layer.features):
+            left -= 8 * consumer.layer.groups * consumer.layer.features**2
+            if consumer.layer.features <= MAX_FEATURES and left >= 0:
+                layers[consumer.layer] = consumer.landing
         return gather(
             self.graph.model, layers, self.batches, self.masks, self.sampler, self.threads, self.progress
         )

@@ -66,6 +66,11 @@ def importance_of(output: ir.Value, shapes: Shapes) -> ir.Value | None:
     if len(gates) != 1:
         return None
     gate = next(iter(gates.values()))
+    here, there = shapes.get(output.name or "", ()), shapes.get(gate.name or "", ())
+    features = len(here) - (2 if _is_left(output) else 1)
+    rows = sorted(n for d, n in enumerate(here) if d != features and n != 1)
+    if rows != sorted(n for n in there if n != 1):
+        return None  # rows were taken away or put together on the way
     return None if gate in inside else gate
 
 

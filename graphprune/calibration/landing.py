@@ -43,10 +43,15 @@ def landing_of(output: ir.Value, shapes: Shapes) -> Landing:
     while (node := _only_reader(value)) is not None:
         index = 1 if node.inputs[0] is value else 0
         other = node.inputs[index]
-        if other is None or other is value:
+        if other is None or other is value or _is_default(other):
             break
+        if shapes.get(node.outputs[0].name or "") != shapes.get(value.name or ""):
+            break  # the sum has more rows or features than the layer
         if node.op_type == "Mul":
-            found = row_gate(node, value, shapes)
+            # The rows of a convolution are positions, not what stands before the last axis.
+            producer = output.producer()
+            is_conv = producer is not None and producer.op_type == "Conv"
+            found = None if is_conv else row_gate(node, value, shapes)
             if found is None or gate is not None or others:
                 break
             gate = found
@@ -70,3 +75,8 @@ def _only_reader(value: ir.Value) -> ir.Node | None:
     if producer is None or node.graph is not producer.graph:
         return None  # a body reads it, perhaps never or more than once
     return node if node.op_type in ("Add", "Mul") and node.domain in ("", "ai.onnx") else None
+
+
+def _is_default(value: ir.Value) -> bool:
+    """An input that the caller may leave out: no batch has to hold it."""
+    return value.const_value is not None and value.is_graph_input()

@@ -24,6 +24,10 @@ Matrix = npt.NDArray[np.float64]
 Array = npt.NDArray[np.float32]
 #: Rows per feature that are looked at: enough to tell which features matter.
 ROWS_PER_FEATURE = 24
+#: Layers with more features are neither judged nor re-solved: second moments grow with the square.
+MAX_FEATURES = 6144
+#: Bytes that all second moments together may take; the largest are left out beyond it.
+MOMENTS_BYTES = 1 << 30
 
 
 @dataclass

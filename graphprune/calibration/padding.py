@@ -15,12 +15,16 @@ Feeds = dict[str, npt.NDArray[np.generic]]
 
 
 def padding_mask(batch: Mapping[str, npt.NDArray[np.generic]]) -> npt.NDArray[np.bool_] | None:
-    """The input that marks padding: whole numbers 0 and 1, both of them, beside another of the same shape."""
+    """The input that marks padding: whole numbers 0 and 1, and another input is the same wherever it is 0."""
     for name, array in batch.items():
         if array.ndim != 2 or array.dtype.kind not in "iub" or not np.isin(array, (0, 1)).all():
             continue
         mask = array.astype(bool)
-        partners = [k for k, v in batch.items() if k != name and v.shape == array.shape]
+        # What stands at padded positions is one number, that of the padding token.
+        partners = [
+            k for k, v in batch.items()
+            if k != name and v.shape == array.shape and len(np.unique(v[~mask])) == 1
+        ]  # fmt: skip
         if partners and mask.any(axis=1).all() and not mask.all():
             return mask
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -69,10 +70,27 @@ def opened(proto: onnx.ModelProto, first: str, threads: int = 0) -> ort.Inferenc
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
     try:
-        return ort.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
+        return Session(proto.SerializeToString(), options, ["CPUExecutionProvider"])
     except Exception as error:
         message = "onnxruntime can't run a part of the model"
         raise ModelError(message, where=f"from {first} on", because=str(error)) from error
+
+
+class Session(ort.InferenceSession):  # type: ignore[misc]
+    """A session whose failures say that it is the samples' run that failed."""
+
+    def run(self, *arguments: Any, **options: Any) -> Any:
+        """As in onnxruntime.
+
+        Raises:
+            ModelError: onnxruntime refuses these inputs.
+        """
+        try:
+            return super().run(*arguments, **options)
+        except Exception as error:  # onnxruntime raises a dozen unrelated classes
+            message = "the model can't be run on the samples"
+            hint = "samples of the size that the model was exported for, or --criterion l2"
+            raise ModelError(message, because=str(error), hint=hint) from error
 
 
 def exposing(model: Model, values: Collection[ir.Value], threads: int = 0) -> ort.InferenceSession:

@@ -46,7 +46,9 @@ class Parallel:
         """New weights for ``pruned``, which is changed and returned."""
         keeps = Keeps(evidence.graph.analysis, removed)
         for layer, consumer in pairs_of(evidence, keeps, pruned):
-            if keeps.of(consumer.axis) is not None and layer.groups == consumer.layer.groups:
+            # A weight that several layers share would have to become several.
+            is_own = len(list(layer.constant.uses())) == 1
+            if is_own and keeps.of(consumer.axis) is not None and layer.groups == consumer.layer.groups:
                 self._solve(pruned.ir.graph, evidence, consumer, layer, keeps)
         return pruned
 

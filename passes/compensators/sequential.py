@@ -22,7 +22,7 @@ from graphprune.calibration.evidence import Evidence
 from graphprune.calibration.gathered import Gathered, linears_of
 from graphprune.calibration.landing import Landing
 from graphprune.calibration.linear import Linear
-from graphprune.calibration.moments import valid_rows
+from graphprune.calibration.moments import MAX_FEATURES, valid_rows
 from graphprune.calibration.rows import spread, weights_of
 from graphprune.calibration.segments import Segments
 from graphprune.model import Model
@@ -74,7 +74,8 @@ class Sequential:
         for i, layer in enumerate(layers[first:]):
             evidence.progress("re-solving the kept weights", i, len(layers) - first)
             open_layers.discard(layer.node)
-            if layer.output.name not in known:
+            # A weight that several layers share would have to become several.
+            if layer.output.name not in known or len(list(layer.constant.uses())) > 1:
                 continue
             aim = _aim_of(evidence, layer, new, open_layers, known)
             twin = pairs.get((layer.output.name, _expert(layer)))
@@ -97,6 +98,8 @@ class Sequential:
         layer, landing = aim.layer, aim.landing
         weight = read(layer.constant)
         matrices = layer.matrices(weight)
+        if matrices.shape[1] > MAX_FEATURES:
+            return
         slot = bias_slot(layer, landing)
         for b in range(len(new)):
             found = {v.name or "": new.values(v.name or "")[b] for v in aim.reads}

@@ -105,7 +105,9 @@ class OptimalBrainSurgeon:
             places = places_of(evidence, consumer, group)
             if places is None:
                 continue
-            moments = evidence.moments[consumer.layer]
+            moments = evidence.moments.get(consumer.layer)
+            if moments is None:  # too large a layer
+                continue
             # Rows that count differently have no bias that could take their mean.
             weighted = is_weighted(consumer.layer, consumer.landing)
             covariance = moments.second if weighted else moments.covariance

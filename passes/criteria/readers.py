@@ -67,8 +67,9 @@ def readers_of(evidence: Evidence, group: Group) -> Iterator[Reader]:
     """Layers that multiply a group's units by a weight."""
     for consumer in evidence.consumers:
         places = places_of(evidence, consumer, group)
-        if places is not None:
-            yield Reader(consumer, places, evidence.moments[consumer.layer])
+        moments = evidence.moments.get(consumer.layer)  # None: too large a layer
+        if places is not None and moments is not None:
+            yield Reader(consumer, places, moments)
 
 
 def sum_over_readers(evidence: Evidence, judge: Callable[[Reader], Scores]) -> Scores:

@@ -98,6 +98,7 @@ def test_padding_is_left_out() -> None:
     ids = rng.integers(0, 10, (20, 5))
     mask = (np.arange(5) < rng.integers(1, 6, (20, 1))).astype(np.int64)
     mask[0] = [1, 1, 0, 0, 0]
+    ids[mask == 0] = 4  # the padding token
     found = moments_of(Evidence(analyze(load(model)), {"ids": ids, "mask": mask}), "r")
     rows = np.maximum(initializer(model, "table")[ids] @ initializer(model, "u"), 0)
     require_equal(found, rows[mask.astype(bool)][None])
@@ -106,11 +107,12 @@ def test_padding_is_left_out() -> None:
 
 
 def test_what_is_a_mask() -> None:
-    ids, mask = np.arange(6).reshape(2, 3), np.array([[1, 1, 0], [1, 0, 0]])
+    ids, mask = np.array([[1, 2, 0], [3, 0, 0]]), np.array([[1, 1, 0], [1, 0, 0]])
     found = padding_mask({"ids": ids, "mask": mask})
     assert found is not None
     assert np.array_equal(found, mask.astype(bool))
     assert padding_mask({"mask": mask}) is None  # of what?
+    assert padding_mask({"ids": np.arange(6).reshape(2, 3), "mask": mask}) is None  # segments, perhaps
     assert padding_mask({"ids": ids, "mask": mask[:, :2]}) is None
     assert padding_mask({"ids": ids, "mask": np.ones_like(mask)}) is None  # nothing is padding
     assert padding_mask({"ids": ids, "mask": mask * 0}) is None  # a sample without any token
