@@ -335,6 +335,7 @@ def prune(
             errors = (before_it, after_it)
             if not after_it <= before_it:  # weights that made it worse are not kept
                 pruned, errors = cut(graph.analysis, removed), (before_it, before_it)
+                decision = replace(decision, options={**decision.options, "compensator": "none"})
         stream = Stream(pruned.ir)
         validate(pruned, in_session=verify_result, stream=stream)
         clock.stop("compensate")

@@ -228,10 +228,12 @@ def _accuracy(result: api.PruneResult) -> list[str]:
     if result.output_errors is not None:
         before, after = result.output_errors
         kind = "made-up" if result.is_synthetic else "calibration"
-        lines.append(
-            f"outputs on {kind} samples: relative squared error {before:.3g} when cut, {after:.3g} with the "
-            f"kept weights re-solved ({options.get('compensator', 'compensator')})"
-        )
+        said = f"outputs on {kind} samples: relative squared error {before:.3g} when cut, "
+        if after < before:
+            how = options.get("compensator", "compensator")
+            lines.append(said + f"{after:.3g} with the kept weights re-solved ({how})")
+        else:
+            lines.append(said + "and no less with weights re-solved, which are left as they were")
     if result.output_errors is None or result.is_synthetic:
         lines.append("this says nothing about accuracy: evaluate the pruned model on your data")
     return lines
