@@ -9,30 +9,27 @@ from typing import Any
 
 import numpy as np
 
-from graphprune.calibration.evidence import Progress
+from graphprune.axes_kept import Keeps
 from graphprune.calibration.samples import SampleSource
 from graphprune.check import Feeds, compare_models, validate
 from graphprune.clock import Clock
 from graphprune.cost import Cost, measure
+from graphprune.decision import bounds, decide, decide_or_fall_back
 from graphprune.declarations import DeclarationSource
-from graphprune.errors import CalibrationError, ModelError, TargetError, UsageError
+from graphprune.errors import UsageError
 from graphprune.graph import DependencyGraph, analyze
 from graphprune.interface_axes import allowed_by
 from graphprune.model import Model, Source, load
 from graphprune.oracle import Verdict, verify
-from graphprune.passes.allocators import ALLOCATORS, Allocation, Limits
-from graphprune.passes.compensators import COMPENSATORS
-from graphprune.passes.criteria import CRITERIA
+from graphprune.passes.compensators import compensator_for
 from graphprune.passes.effect import Effect
 from graphprune.plan import Plan
-from graphprune.planner import make_plan, removed_units
+from graphprune.planner import removed_units
+from graphprune.progress import Progress
 from graphprune.rewrite import cut
-from graphprune.search import Remembered, search, search_sparing
-from graphprune.selection import Selection
 from graphprune.storage.streaming import Stream
 from graphprune.storage.writing import require_writable
-from graphprune.strategy import Strategy, strategy
-from graphprune.target import fractions
+from graphprune.strategy import strategy
 
 
 @dataclass(frozen=True)
@@ -145,53 +142,9 @@ def plan(
         recipe=recipe, criterion=criterion, allocator=allocator, calibration=calibration, samples=samples,
         seed=seed, dims=dims,
     )  # fmt: skip
-    selection, limits = _bounds(kinds, exact_only, include, exclude, align, floor)
+    selection, limits = bounds(kinds, exact_only, include, exclude, align, floor)
     graph = _graph(model, dims, declarations, allow_io)
-    return _decide(graph, asked, target, selection, limits)
-
-
-def _decide(
-    graph: DependencyGraph,
-    asked: Strategy,
-    target: Mapping[str, float | str],
-    selection: Selection,
-    limits: Limits,
-) -> Plan:
-    targets = fractions(target, graph.cost.evaluate())
-    if selection.kinds is None:
-        selection = replace(selection, kinds=asked.recipe.kinds)
-    groups = selection.choose(graph)
-    if not groups:
-        _require_kinds(graph, asked.recipe.kinds, selection)
-    evidence = asked.evidence(graph)
-    judge = CRITERIA[asked.recipe.criterion](asked.seed)
-    evidence.admit(groups)
-    scores = judge(evidence)
-    if judge.additive and not any(scores[group.units].any() for group in groups):
-        message = "the samples say that nothing matters: every group's score is zero"
-        raise CalibrationError(message, because="all samples are zero, or the same", hint="real samples")
-    allocation = Allocation(
-        groups, scores, limits, graph, targets, additive=judge.additive,
-        effect=Remembered(Effect(evidence)), seed=asked.seed,
-    )  # fmt: skip
-    allocator = ALLOCATORS[asked.recipe.allocator]
-    if asked.recipe.spares_streams:
-        removed = search_sparing(allocation, allocator, evidence.streams())
-    else:
-        removed = search(allocation, allocator)
-    kinds = selection.kinds
-    options: dict[str, Any] = {
-        **asked.options(), "align": limits.align, "floor": limits.floor, "seed": asked.seed,
-        "exact_only": selection.exact_only, "kinds": sorted(kinds) if kinds is not None else None,
-        "include": list(selection.include), "exclude": list(selection.exclude),
-    }  # fmt: skip
-    if allocation.report:
-        options["allocation"] = dict(allocation.report)
-    if evidence.thin:
-        options["layers_with_few_rows"] = evidence.thin
-    if graph.analysis.declarations.source:
-        options["declarations"] = dict(graph.analysis.declarations.source)
-    return make_plan(graph, removed, targets, options)
+    return decide(graph, asked, target, selection, limits)
 
 
 def apply(
@@ -229,9 +182,12 @@ def apply(
     removed = removed_units(graph, plan)
     pruned = cut(graph.analysis, removed)
     validate(pruned)
-    change = COMPENSATORS[asked.recipe.compensator]
+    change = compensator_for(asked.recipe.compensator, graph, removed, pruned, plan.target)
     if change is not None:
-        validate(change(asked.evidence(graph), removed, pruned))
+        evidence = asked.evidence(graph)
+        with evidence.substitutes.applied(pruned, Keeps(graph.analysis, removed)):
+            pruned = change(evidence, removed, pruned)
+        validate(pruned)
     return pruned
 
 
@@ -295,7 +251,7 @@ def prune(
         compensator=compensator or ("none" if use_plan is not None else None),
         calibration=calibration, samples=samples, seed=seed, dims=dims, progress=progress,
     )  # fmt: skip
-    _bounds(**limits)
+    bounds(**limits)
     given = [Path(p) for p in (output, plan_out, model if isinstance(model, (str, Path)) else None) if p]
     if len({path.resolve() for path in given}) < len(given):
         message = f"two of the files are the same: {', '.join(map(str, given))}"
@@ -316,7 +272,7 @@ def prune(
     evidence = asked.evidence(graph)
     decision = use_plan
     if decision is None:
-        decision, asked = _decision(graph, asked, target or {}, limits)
+        decision, asked = decide_or_fall_back(graph, asked, target or {}, limits)
     removed = removed_units(graph, decision)
     clock.stop("plan")
     pruned = cut(graph.analysis, removed)
@@ -325,12 +281,14 @@ def prune(
     clock.stop("rewrite")
     verdict = verify(graph.analysis, removed, pruned, seed=seed) if verify_result else None
     clock.stop("verify")
-    change, errors = COMPENSATORS[asked.recipe.compensator], None
+    change = compensator_for(asked.recipe.compensator, graph, removed, pruned, decision.target)
+    errors = None
     if change is not None:
         effect = Effect(evidence)
-        before_it = effect.of(pruned)
-        pruned = change(evidence, removed, pruned)
-        after_it = effect.of(pruned)
+        with evidence.substitutes.applied(pruned, Keeps(graph.analysis, removed)):
+            before_it = effect.of(pruned)
+            pruned = change(evidence, removed, pruned)
+            after_it = effect.of(pruned)
         if np.isfinite(before_it):
             errors = (before_it, after_it)
             if not after_it <= before_it:  # weights that made it worse are not kept
@@ -351,43 +309,3 @@ def prune(
         before, after, decision, verdict, clock.laps, pruned, written, source.sha256, errors,
         is_synthetic=evidence.is_synthetic,
     )  # fmt: skip
-
-
-def _decision(
-    graph: DependencyGraph, asked: Strategy, target: Mapping[str, float | str], limits: Mapping[str, Any]
-) -> tuple[Plan, Strategy]:
-    """The plan, and the strategy that made it: magnitude if nobody asked for more and the model can't run."""
-    selection, bounds = _bounds(**limits)
-    try:
-        return _decide(graph, asked, target, selection, bounds), asked
-    except ModelError as error:
-        if asked.calibration is not None or not asked.is_default:
-            raise
-        plain = strategy(criterion="l2", seed=asked.seed)
-        found = _decide(graph, plain, target, selection, bounds)
-        return replace(found, options={**found.options, "fallback": str(error)}), plain
-
-
-def _require_kinds(graph: DependencyGraph, kinds: Collection[str] | None, selection: Selection) -> None:
-    """Says so if a recipe is for structures that the model has not."""
-    if kinds is None or selection.kinds != kinds or any(g.kind in kinds and g.prunable for g in graph.groups):
-        return
-    message = f"this recipe removes {', '.join(kinds)}, and the model has none that may go"
-    raise TargetError(message, hint="another --recipe, or --kinds with those that `graphprune inspect` lists")
-
-
-def _bounds(
-    kinds: Collection[str] | None = None,
-    exact_only: bool = False,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    align: int = 1,
-    floor: float = 0.1,
-) -> tuple[Selection, Limits]:
-    if align < 1:
-        message = f"cannot align widths to multiples of {align}"
-        raise UsageError(message, hint="--align 8")
-    if not 0.0 <= floor <= 1.0:
-        message = f"a floor of {floor} is no fraction"
-        raise UsageError(message, hint="--floor 0.1")
-    return Selection(kinds, exact_only, include, exclude), Limits(floor, align)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphprune.calibration.evidence import Evidence, Progress
+from graphprune.calibration.evidence import Evidence
 from graphprune.calibration.samples import SampleSource
 from graphprune.errors import UsageError
 from graphprune.graph import DependencyGraph
@@ -14,6 +14,7 @@ from graphprune.passes.allocators import ALLOCATORS
 from graphprune.passes.compensators import COMPENSATORS
 from graphprune.passes.criteria import CRITERIA
 from graphprune.passes.recipes import DEFAULT, RECIPES, Recipe, choose
+from graphprune.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Strategy:
         seed: of everything random.
         dims: sizes for symbolic dimensions of made-up samples.
         progress: is told how far which stage is.
+        name: of the recipe, as the user gave it.
     """
 
     recipe: Recipe
@@ -35,6 +37,7 @@ class Strategy:
     seed: int = 0
     dims: Mapping[str, int] | None = None
     progress: Progress | None = None
+    name: str = DEFAULT
     _known: dict[int, tuple[DependencyGraph, Evidence]] = field(default_factory=dict)
 
     def evidence(self, graph: DependencyGraph) -> Evidence:
@@ -51,6 +54,12 @@ class Strategy:
             )  # fmt: skip
             known = self._known[id(graph)] = (graph, found)
         return known[1]
+
+    @property
+    def restriction(self) -> str:
+        """Which kinds of groups the recipe cuts, as a clause; empty if all."""
+        kinds = self.recipe.kinds
+        return f"the recipe '{self.name}' removes {', '.join(kinds)} only" if kinds is not None else ""
 
     @property
     def is_default(self) -> bool:
@@ -100,4 +109,4 @@ def strategy(
     given = (
         None if chosen.data_free or (isinstance(calibration, str) and calibration == "none") else calibration
     )
-    return Strategy(chosen, given, samples, seed, dims, progress)
+    return Strategy(chosen, given, samples, seed, dims, progress, recipe or DEFAULT)

@@ -7,7 +7,6 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 from graphprune.passes.compensators.parallel import Parallel
 
 from graphprune.calibration.evidence import Evidence
@@ -55,6 +54,7 @@ class Effect:
 
     def __call__(self, removed: Removed) -> float:
         """0 for no change; 1 when the outputs say no more than their means over the samples do."""
+        _ = self._batches  # made-up ones change what is cut: see calibration/substitutes.py
         pruned = cut(self._evidence.graph.analysis, removed)
         return self.of(Parallel()(self._evidence, removed, pruned))
 
@@ -63,7 +63,7 @@ class Effect:
         errors = [
             _error(old, new) / scale
             for old, new, scale in zip(self._dense, self._run(pruned), self._scale, strict=True)
-            if new.shape == old.shape
+            if new.shape == old.shape and old.size
         ]
         if not errors:  # nothing that could be compared
             return float("nan")
@@ -71,19 +71,25 @@ class Effect:
         return found if np.isfinite(found) else float("inf")
 
     def _run(self, model: Model) -> Outputs:
-        outputs = [
-            v for v in model.ir.graph.outputs
-            if v.producer() is not None and v.dtype is not None and isinstance(v.type, ir.TensorType)
-        ]  # fmt: skip
+        outputs = [v for v in model.ir.graph.outputs if v.producer() is not None and v.dtype is not None]
         # Numbers that are no measure, as a class or a token, count only if there are no others.
         values = [v for v in outputs if v.dtype is not None and v.dtype.is_floating_point()] or outputs
         if not values:
             return []
+        batches = self._batches  # before the session: see above
         session = exposing(model, values, self._evidence.threads)
         names = [output.name for output in session.get_outputs()]
         read = [value.name for value in session.get_inputs()]
-        runs = [session.run(names, {k: batch[k] for k in read}) for batch in self._batches]
-        return [_joined([run[i] for run in runs]) for i in range(len(names))]
+        runs = [session.run(names, {k: batch[k] for k in read}) for batch in batches]
+        return [_joined([_flat(run[i]) for run in runs]) for i in range(len(names))]
+
+
+def _flat(output: object) -> npt.NDArray[np.generic]:
+    """One array; of a sequence, all numbers of its tensors in a row; none of what holds no tensors."""
+    if isinstance(output, np.ndarray):
+        return output
+    entries = [np.ravel(_flat(entry)) for entry in output] if isinstance(output, list) else []
+    return np.concatenate(entries) if entries else np.zeros(0)
 
 
 def _joined(pieces: list[npt.NDArray[np.generic]]) -> npt.NDArray[np.generic]:

@@ -48,6 +48,10 @@ RECIPES: Mapping[str, Recipe] = {
     "flap": Recipe("flap", "global", "bias", "An et al. 2024, arXiv:2312.11983"),
     "wanda-sp": Recipe("wanda", "uniform", "none", "Sun et al. 2024, arXiv:2306.11695, structured by FLAP"),
     "cfsp": Recipe("cfsp", "rate-distortion", "none", "Wang et al. 2025, arXiv:2409.13199"),
+    "udfc": Recipe(
+        "combination", "global", "combination", "Bai et al. 2023, arXiv:2308.07209",
+        data_free=True, spares_streams=True,
+    ),
     "ziplm": Recipe("obs", "knapsack", "obs", "Kurtic et al. 2023, arXiv:2302.04089"),
     "k-prune": Recipe("obs", "global", "sequential", "Park et al. 2024, arXiv:2308.03449"),
     "rocket": Recipe("variance", "knapsack", "sequential", "ROCKET, the allocation only"),

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+import onnxruntime as ort
 
 from graphprune.algebra import Axis
 from graphprune.analysis import Use
 from graphprune.calibration.gathered import linears_of
+from graphprune.calibration.hidden_batch import as_run
+from graphprune.calibration.known_moments import KnownMoments
 from graphprune.calibration.landing import Landing, landing_of
 from graphprune.calibration.linear import Linear
 from graphprune.calibration.moments import MAX_FEATURES, MOMENTS_BYTES, Moments, Sampler, gather
 from graphprune.calibration.padding import batches_of, padding_mask
+from graphprune.calibration.pieces import exposing
+from graphprune.calibration.sample_axes import SampleAxes
 from graphprune.calibration.samples import Samples, SampleSource, load_samples
+from graphprune.calibration.substitutes import Substitutes
 from graphprune.calibration.synthetic import synthetic_samples
 from graphprune.graph import DependencyGraph
 from graphprune.groups import Group
+from graphprune.progress import Progress, silent
 
-#: ``progress(stage, done, total)``.
-Progress: TypeAlias = Callable[[str, int, int], None]
 #: Samples per run at most, and bytes of what they expose.
 BATCH, BATCH_BYTES = 64, 1 << 28
 #: Samples that are made up where the user gives none and no number.
@@ -90,7 +94,8 @@ class Evidence:
         self.groups = [group for group in graph.groups if group.prunable]
         self.seed = seed
         self.threads = threads
-        self.progress: Progress = progress if progress is not None else _silent
+        self.substitutes = Substitutes(graph.model, threads)
+        self.progress: Progress = progress if progress is not None else silent
         self._dims, self._limit = dims, limit
         self._given = load_samples(calibration, graph.model, limit) if calibration is not None else None
 
@@ -99,6 +104,14 @@ class Evidence:
         if not {g.id for g in groups} <= {g.id for g in self.groups}:
             self.__dict__.pop("moments", None)
         self.groups = list(groups)
+
+    def exposing(self, values: Collection[ir.Value]) -> ort.InferenceSession:
+        """A session from the original's inputs to these values.
+
+        Made-up samples come first: with them the norms get other statistics.
+        """
+        _ = self.batches
+        return exposing(self.graph.model, values, self.threads)
 
     @property
     def is_synthetic(self) -> bool:
@@ -109,7 +122,7 @@ class Evidence:
     def samples(self) -> Samples:
         """The user's samples, or made-up ones."""
         if self._given is not None:
-            return self._given
+            return as_run(self.graph.model, self._given, self.threads)
         return synthetic_samples(self.graph.model, self._dims, count=self._limit or SYNTHETIC, seed=self.seed)
 
     @cached_property
@@ -120,7 +133,10 @@ class Evidence:
         names = {v.name or "" for v in values}
         bytes_each = sum(4 * int(np.prod(shapes[n][1:])) for n in names if n in shapes)
         many = int(np.clip(BATCH_BYTES // max(bytes_each, 1), 1, BATCH))
-        return batches_of(self.samples, self.graph.model, many, self.seed)
+        found = batches_of(self.samples, self.graph.model, many, self.seed)
+        if self.is_synthetic:
+            self.substitutes.fit(found)
+        return found
 
     @cached_property
     def masks(self) -> Sequence[npt.NDArray[np.bool_] | None]:
@@ -138,17 +154,23 @@ class Evidence:
         uses = self.graph.analysis.uses
         found = []
         for node in self.graph.model.ir.graph:
-            for layer in linears_of(node):
+            for layer in linears_of(node, self.graph.analysis.trace.shapes):
                 use = uses.get(layer.place)
                 if use is not None and len(use.axes) > max(layer.contracted, layer.made):
                     found.append(Consumer(layer, use, self.landing(layer.output)))
         return found
 
-    @property
-    def thin(self) -> int:
-        """Layers whose moments come from fewer rows than they have features."""
-        known = self.__dict__.get("moments", {})
-        return sum(found.count < layer.features for layer, found in known.items())
+    def notes(self) -> dict[str, int]:
+        """What the plan's options say about the samples, as far as they were used."""
+        found = {}
+        if "samples" in self.__dict__ and self.samples.size != SampleAxes.of(self.graph.model).size:
+            found["samples_at_a_time"] = self.samples.size or 0
+        if "moments" in self.__dict__:
+            known = self.moments
+            found["layers_with_few_rows"] = sum(n < layer.features for layer, n in known.counts.items())
+            found["layers_too_large"] = len(self._judged) - len(known)
+            found["calibration_passes"] = known.passes if known.passes > 1 else 0
+        return {name: number for name, number in found.items() if number}
 
     def streams(self) -> set[str]:
         """Ids of groups that several layers make and several read: the widths of residual streams.
@@ -169,22 +191,23 @@ class Evidence:
         return landing_of(output, self.graph.analysis.trace.shapes)
 
     @cached_property
-    def moments(self) -> dict[Linear, Moments]:
-        """Of the input of each consumer that can lose features."""
+    def moments(self) -> KnownMoments:
+        """Of the input of each consumer that can lose features; a layer with too many of them has none."""
+        layers = {c.layer: c.landing for c in self._judged if c.layer.features <= MAX_FEATURES}
+
+        def run(part: Mapping[Linear, Landing], stage: str) -> dict[Linear, Moments]:
+            return gather(
+                self.graph.model, part, self.batches, self.masks, self.sampler, self.threads, self.progress,
+                stage,
+            )  # fmt: skip
+
+        return KnownMoments(layers, run, MOMENTS_BYTES)
+
+    @property
+    def _judged(self) -> list[Consumer]:
+        """Layers that can lose features."""
         units = np.zeros(len(self.graph.analysis.algebra), bool)
         for group in self.groups:
             units[group.units] = True
         live = self.graph.analysis.algebra.live
-        judged = [c for c in self.consumers if not c.axis.is_plain and units[live(c.axis)].any()]
-        layers, left = {}, MOMENTS_BYTES
-        for consumer in sorted(judged, key=lambda c: c.layer.features):
-            left -= 8 * consumer.layer.groups * consumer.layer.features**2
-            if consumer.layer.features <= MAX_FEATURES and left >= 0:
-                layers[consumer.layer] = consumer.landing
-        return gather(
-            self.graph.model, layers, self.batches, self.masks, self.sampler, self.threads, self.progress
-        )
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """Nobody looks on."""
+        return [c for c in self.consumers if not c.axis.is_plain and units[live(c.axis)].any()]

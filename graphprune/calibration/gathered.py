@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from graphprune.calibration.linear import Linear, linear_of
+from graphprune.calibration.linear import Linear, Shapes, linear_of
 
 Tensors = Mapping[str, npt.NDArray[np.generic]]
 
@@ -79,19 +79,26 @@ class Gathered(Linear):
         return np.asarray(np.broadcast_to((index == self.expert)[..., None], (*output[:-2], rows)).ravel())
 
 
-def linears_of(node: ir.Node) -> list[Linear]:
-    """The layers that a node is: one, or one for each expert of a stack."""
-    layer = linear_of(node)
-    return [layer] if layer is not None else _stack(node)
+def linears_of(node: ir.Node, shapes: Shapes | None = None) -> list[Linear]:
+    """The layers that a node is: one, or one for each expert of a stack.
+
+    Args:
+        node: the node.
+        shapes: of the model's tensors by name, for those whose shape the file does not give.
+    """
+    layer = linear_of(node, shapes)
+    return [layer] if layer is not None else _stack(node, shapes or {})
 
 
-def _stack(node: ir.Node) -> list[Linear]:
+def _stack(node: ir.Node, shapes: Shapes) -> list[Linear]:
     if node.op_type != "MatMul" or node.domain not in ("", "ai.onnx"):
         return []
     for weight in (1, 0):
-        holder, turned = _lookup(node.inputs[weight])
+        holder, turned = _lookup(node.inputs[weight], shapes)
         data = node.inputs[1 - weight]
-        if holder is None or data is None or data.const_value is not None or _lookup(data)[0] is not None:
+        if holder is None or data is None or data.const_value is not None:
+            continue
+        if _lookup(data, shapes)[0] is not None:
             continue
         # A matrix on the right contracts its first axis, one on the left its last.
         contracted, made = (1, 2) if (weight == 1) != turned else (2, 1)
@@ -106,23 +113,13 @@ def _stack(node: ir.Node) -> list[Linear]:
     return []
 
 
-def _is_column(index: ir.Value) -> bool:
+def _is_column(index: ir.Value, shapes: Shapes) -> bool:
     """Does each entry of a GatherND's index name one matrix?"""
-    if index.shape is not None and len(index.shape) > 0:
-        return index.shape[-1] == 1
-    node = index.producer()  # where no shape is written down, the usual way to make one
-    axes = (
-        node.inputs[1].const_value if node is not None and len(node.inputs) > 1 and node.inputs[1] else None
-    )
-    return (
-        node is not None
-        and node.op_type == "Unsqueeze"
-        and axes is not None
-        and axes.numpy().tolist() == [-1]
-    )
+    sizes = index.shape if index.shape is not None else shapes.get(index.name or "", ())
+    return len(sizes) > 0 and sizes[-1] == 1
 
 
-def _lookup(value: ir.Value | None) -> tuple[ir.Node | None, bool]:
+def _lookup(value: ir.Value | None, shapes: Shapes) -> tuple[ir.Node | None, bool]:
     """The node that takes whole matrices from a constant stack, and are they transposed afterwards?"""
     node = value.producer() if value is not None else None
     turned = False
@@ -147,5 +144,5 @@ def _lookup(value: ir.Value | None) -> tuple[ir.Node | None, bool]:
         whole = node.attributes.get_int("axis", 0) == 0
     else:
         whole = node.attributes.get_int("batch_dims", 0) == 0
-        whole &= _is_column(index)
+        whole &= _is_column(index, shapes)
     return (node, turned) if whole else (None, False)

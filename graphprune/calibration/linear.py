@@ -6,6 +6,7 @@ window around a position), a matrix ``[d, o]``.  Least squares needs no more.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -16,6 +17,8 @@ import onnx_ir as ir
 from graphprune.calibration.windows import Window
 
 Array = npt.NDArray[np.float32]
+#: Sizes of tensors by name.
+Shapes = Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,8 +160,13 @@ class Linear:
         return np.ascontiguousarray(array.reshape(-1, features), np.float32)
 
 
-def linear_of(node: ir.Node) -> Linear | None:
-    """The layer that a node is, None if it is none or has a form that is not followed here."""
+def linear_of(node: ir.Node, shapes: Shapes | None = None) -> Linear | None:
+    """The layer that a node is, None if it is none or has a form that is not followed here.
+
+    Args:
+        node: the node.
+        shapes: of the model's tensors by name, for those whose shape the file does not give.
+    """
     inputs = node.inputs
     if node.domain not in ("", "ai.onnx") or len(inputs) < 2:
         return None
@@ -176,11 +184,17 @@ def linear_of(node: ir.Node) -> Linear | None:
         for weight, contracted in ((1, 0), (0, 1)):
             value, data = inputs[weight], inputs[1 - weight]
             if _is_weight(value) and not _is_constant(data) and len(_shape(value)) == 2:
-                rank = len(data.shape) if data is not None and data.shape is not None else 0
-                if weight == 0 and rank < 3:
+                if weight == 0 and _rank(data, shapes or {}) < 3:
                     return None  # samples are not the first axis of the output
                 return Linear(node, 1 - weight, weight, contracted, 1 - contracted)
     return None
+
+
+def _rank(value: ir.Value | None, shapes: Shapes) -> int:
+    """Number of axes; 0 if nobody knows."""
+    if value is None:
+        return 0
+    return len(shapes.get(value.name or "", ()) if value.shape is None else value.shape)
 
 
 def _convolution(node: ir.Node) -> Linear | None:

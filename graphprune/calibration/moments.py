@@ -6,7 +6,7 @@ double.  Activations are never kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from graphprune.calibration.pieces import exposing
 from graphprune.calibration.rows import spread, weights_of
 from graphprune.calibration.segments import Feeds
 from graphprune.model import Model
+from graphprune.progress import Progress, counted, silent
 
 Matrix = npt.NDArray[np.float64]
 Array = npt.NDArray[np.float32]
@@ -26,7 +27,7 @@ Array = npt.NDArray[np.float32]
 ROWS_PER_FEATURE = 24
 #: Layers with more features are neither judged nor re-solved: second moments grow with the square.
 MAX_FEATURES = 6144
-#: Bytes that all second moments together may take; the largest are left out beyond it.
+#: Bytes that second moments may take in memory; there are more passes over the samples beyond it.
 MOMENTS_BYTES = 1 << 30
 
 
@@ -146,7 +147,8 @@ def gather(
     masks: Sequence[npt.NDArray[np.bool_] | None],
     sampler: Sampler,
     threads: int = 0,
-    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    progress: Progress = silent,
+    stage: str = "calibrating",
 ) -> dict[Linear, Moments]:
     """Moments of these layers of ``model`` over all batches."""
     sums = {layer: Sums() for layer in layers}
@@ -157,8 +159,7 @@ def gather(
     session = exposing(model, list(wanted), threads)
     names = [output.name for output in session.get_outputs()]
     read = [value.name for value in session.get_inputs()]
-    for b, batch in enumerate(batches):
-        progress("calibrating", b, len(batches))
+    for b, batch in enumerate(counted(progress, stage, batches)):
         found = dict(zip(names, session.run(names, {n: batch[n] for n in read}), strict=True))
         found |= batch
         for layer, landing in layers.items():
@@ -179,7 +180,7 @@ def gather(
                 rows, landed = rows[:, valid], landed[valid]
             sums[layer].add(rows)
             sums[layer].add_output(landed)
-    return {layer: found.moments() for layer, found in sums.items()}
+    return {layer: sums.pop(layer).moments() for layer in layers}  # one by one: they are large
 
 
 def _landed(layer: Linear, landing: Landing, found: Mapping[str, npt.NDArray[np.generic]]) -> Array:

@@ -5,7 +5,7 @@ Between two pieces weights may change: that is what makes layer-by-layer compens
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -96,16 +96,36 @@ class Segments:
             if v in set(wanted) or any(user not in done for user in self._users.get(v, ()))
         ]  # fmt: skip
         outputs.sort(key=lambda v: v.name or "")
+        for store, found in zip(self._store, self._run(ordered, made, outputs), strict=True):
+            for value, array in zip(outputs, found, strict=True):
+                store[value.name or ""] = array
+        self._done = done
+
+    def probe(self, value: ir.Value) -> Iterator[Tensor]:
+        """A value, one array per batch; what makes it counts as not run, so that it may still change.
+
+        Raises:
+            ModelError: onnxruntime refuses a piece.
+        """
+        ordered = sorted(self.pending([value]), key=lambda n: self._order[n])
+        if not ordered:
+            yield from self.values(value.name or "")
+            return
+        made = {v for n in ordered for v in n.outputs if v.name}
+        for (found,) in self._run(ordered, made, [value]):
+            yield found
+
+    def _run(
+        self, ordered: Sequence[ir.Node], made: Collection[ir.Value], outputs: Sequence[ir.Value]
+    ) -> Iterator[list[Tensor]]:
+        """Batch by batch, some values of what these nodes make."""
         read = {v.name or "": None for n in ordered for v in touched(n) if v not in made and not is_fixed(v)}
         inputs = [name for name in read if name in self._store[0]]
         names = [v.name or "" for v in outputs]
         kinds = {n: onnx.helper.np_dtype_to_tensor_dtype(self._store[0][n].dtype) for n in inputs}
         session = session_over(self._model, ordered, kinds, names, self._threads)
         for store in self._store:
-            found = session.run(names, {name: store[name] for name in inputs})
-            for name, array in zip(names, found, strict=True):
-                store[name] = array
-        self._done = done
+            yield session.run(names, {name: store[name] for name in inputs})
 
     def _with_sizes(self, nodes: set[ir.Node]) -> None:
         ready = {v for n in nodes for v in n.outputs}

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from graphprune.calibration.hidden_batch import as_run
 from graphprune.calibration.images import pictures
 from graphprune.calibration.input_range import BYTES, RANGES, InputRange, best_range
 from graphprune.calibration.own_text import rewritten
@@ -64,6 +65,7 @@ def synthetic_samples(
     samples = Samples(feeds, None, shared, axes.size)
     if drawn:
         return _with_pictures(model, samples, drawn)
+    samples = as_run(model, samples)
     return replace(samples, feeds=rewritten(model, samples, rng))
 
 
@@ -106,5 +108,6 @@ def _with_pictures(
 
     least = samples.size or 1
     few = -(-_PROBES // least) * least
+    samples = replace(samples, size=as_run(model, placed(BYTES, few)).size)
     probes = {scale: list(placed(scale, few).batches(_PROBES)) for scale in RANGES}
     return placed(best_range(model, next(iter(drawn)), probes), None)

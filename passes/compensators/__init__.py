@@ -7,14 +7,19 @@ the layers that lost something to read.  It runs behind the cut, whose correctne
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from graphprune.passes.compensators.parallel import Parallel
+from graphprune.passes.compensators.rematch import Rematch
+from graphprune.passes.compensators.room import Room
 from graphprune.passes.compensators.sequential import Sequential
 
 from graphprune.calibration.evidence import Evidence
+from graphprune.calibration.weight_moments import WeightMoments
+from graphprune.graph import DependencyGraph
 from graphprune.model import Model
 
 
@@ -31,5 +36,30 @@ COMPENSATORS: Mapping[str, Compensator | None] = {
     "none": None,
     "bias": Parallel(weights=False),
     "obs": Parallel(),
+    "combination": Parallel(source=WeightMoments.of, shrink=False, centred=False),
+    "rematch": Rematch(),
     "sequential": Sequential(),
 }
+
+
+def compensator_for(
+    name: str,
+    graph: DependencyGraph,
+    removed: npt.NDArray[np.bool_],
+    pruned: Model,
+    targets: Mapping[str, float],
+) -> Compensator | None:
+    """A compensator that adds no biases where the cut model would miss a target with them.
+
+    Args:
+        name: in the table.
+        graph: of the original.
+        removed: the removed units.
+        pruned: the cut model.
+        targets: metric -> fraction of the original that may be kept.
+    """
+    found = COMPENSATORS[name]
+    counted = not {"params", "bytes"}.isdisjoint(targets)
+    if counted and isinstance(found, (Parallel, Sequential, Rematch)):
+        return replace(found, grows=Room(graph).is_there(removed, pruned, targets))
+    return found

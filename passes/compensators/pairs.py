@@ -28,7 +28,7 @@ def pairs_of(evidence: Evidence, keeps: Keeps, pruned: Model) -> Iterator[tuple[
             experts = consumer.use.axes[0].size
             stays[name] = (np.arange(experts) if kept is None else np.flatnonzero(kept)).tolist()
     for node in pruned.ir.graph:
-        for layer in linears_of(node):
+        for layer in linears_of(node, evidence.graph.analysis.trace.shapes):
             name = layer.output.name or ""
             place = stays.get(name, [])
             expert = layer.expert if isinstance(layer, Gathered) else 0

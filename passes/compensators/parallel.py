@@ -12,14 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-from graphprune.passes.compensators.pairs import pairs_of
-from graphprune.passes.compensators.slots import add_bias, bias_slot, read, write
+from graphprune.passes.compensators.shared import Pair, by_weight, joint
+from graphprune.passes.compensators.slots import Slot, add_bias, bias_slot, read, rewrite, write
 
 from graphprune.axes_kept import Keeps
-from graphprune.calibration.evidence import Consumer, Evidence
+from graphprune.calibration.evidence import Evidence
 from graphprune.calibration.linear import Linear
+from graphprune.calibration.moments import Moments
 from graphprune.calibration.rows import is_weighted
 from graphprune.calibration.shrinkage import shrunk
+from graphprune.calibration.weight_moments import Source, measured
 from graphprune.model import Model
 
 Removed = npt.NDArray[np.bool_]
@@ -36,36 +38,37 @@ class Parallel:
         damping: added to the diagonal, relative to its mean.
         weights: re-solve the weights; otherwise only the bias takes the means of what went (FLAP).
         shrink: shrink correlations as far as the number of rows calls for.
+        source: of the moments: measured on the samples, or known from the weights.
+        centred: biases take the means.
+        grows: layers without a bias of their own get one.
+        shared_only: leave alone the weights that one layer has for itself.
     """
 
     damping: float = DAMPING
     weights: bool = True
     shrink: bool = True
+    source: Source = measured
+    centred: bool = True
+    grows: bool = True
+    shared_only: bool = False
 
     def __call__(self, evidence: Evidence, removed: Removed, pruned: Model) -> Model:
         """New weights for ``pruned``, which is changed and returned."""
         keeps = Keeps(evidence.graph.analysis, removed)
-        for layer, consumer in pairs_of(evidence, keeps, pruned):
-            # A weight that several layers share would have to become several.
-            is_own = len(list(layer.constant.uses())) == 1
-            if is_own and keeps.of(consumer.axis) is not None and layer.groups == consumer.layer.groups:
-                self._solve(pruned.ir.graph, evidence, consumer, layer, keeps)
+        moments = self.source(evidence)
+        for pairs in by_weight(evidence, keeps, pruned):
+            if len(pairs) > 1 or not self.shared_only:
+                found = [moments(consumer) for _, consumer in pairs]
+                known = [m for m in found if m is not None]
+                if len(known) == len(found):  # others are not in question
+                    self._solve(pruned.ir.graph, evidence, known, pairs, keeps)
         return pruned
 
     def _solve(
-        self,
-        graph: ir.Graph,
-        evidence: Evidence,
-        consumer: Consumer,
-        layer: Linear,
-        keeps: Keeps,
+        self, graph: ir.Graph, evidence: Evidence, found: list[Moments], pairs: list[Pair], keeps: Keeps
     ) -> None:
-        landing = evidence.landing(layer.output)
-        # Means over rows that count differently are no bias.
-        slot = None if is_weighted(layer, landing) else bias_slot(layer, landing)
-        found = evidence.moments.get(consumer.layer)
-        if found is None:  # not in question
-            return
+        layer, consumer = pairs[0]
+        slots = [self._slot(evidence, own) for own, _ in pairs]
         shape = tuple(consumer.use.value.const_value.shape.numpy())  # type: ignore[union-attr]
         kept = keeps.of(consumer.axis)
         assert kept is not None
@@ -77,22 +80,32 @@ class Parallel:
         old = layer.matrices(now)
         if outputs is None or old.shape[1:] != (len(stays), outputs.shape[1]):
             return  # the cut gave this layer another form
-        second = found.covariance if slot is not None else found.second
-        new, shift = old.copy(), np.zeros((layer.groups, outputs.shape[1]))
+        second, count = joint(found, [slot is not None for slot in slots])
+        new, lost = old.copy(), []
         for g, (matrix, moment) in enumerate(zip(consumer.matrices, second, strict=True)):
             if self.shrink:
-                moment = shrunk(moment, found.count)
-            lost = matrix[np.ix_(goes, outputs[g])]
+                moment = shrunk(moment, count)
+            lost.append(matrix[np.ix_(goes, outputs[g])])
             if self.weights:
                 own = moment[np.ix_(stays, stays)]
                 load = self.damping * float(np.trace(own)) / max(len(own), 1) + np.finfo(float).tiny
-                solved = np.linalg.solve(own + np.eye(len(own)) * load, moment[np.ix_(stays, goes)] @ lost)
+                solved = np.linalg.solve(own + np.eye(len(own)) * load, moment[np.ix_(stays, goes)] @ lost[g])
                 new[g] = old[g] + solved
-            shift[g] = found.mean[g, goes] @ lost - found.mean[g, stays] @ (new[g] - old[g])
-        if self.weights:
+        if self.weights and len(pairs) == 1:
             write(graph, *layer.place, layer.updated(now, new))
-        if slot is not None:
-            add_bias(graph, layer, slot, shift.reshape(-1))
+        elif self.weights:
+            rewrite(layer.constant, layer.updated(now, new))
+        for (own, _), slot, known in zip(pairs, slots, found, strict=True):
+            if slot is not None:
+                gone = np.einsum("gd,gdo->go", known.mean[:, goes], np.stack(lost))
+                made_up = np.einsum("gd,gdo->go", known.mean[:, stays], new - old)
+                add_bias(graph, own, slot, (gone - made_up).reshape(-1))
+
+    def _slot(self, evidence: Evidence, layer: Linear) -> Slot | None:
+        landing = evidence.landing(layer.output)
+        # Means over rows that count differently are no bias.
+        centred = self.centred and not is_weighted(layer, landing)
+        return bias_slot(layer, landing, grows=self.grows) if centred else None
 
 
 def _outputs(made: npt.NDArray[np.bool_] | None, groups: int, per_group: int) -> npt.NDArray[np.int64] | None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from graphprune.passes.compensators.normal_equations import NormalEquations
 from graphprune.passes.compensators.pairs import pairs_of
+from graphprune.passes.compensators.parallel import Parallel
 from graphprune.passes.compensators.slots import add_bias, bias_slot, read, write
 
 from graphprune.axes_kept import Keeps
@@ -26,6 +27,7 @@ from graphprune.calibration.moments import MAX_FEATURES, valid_rows
 from graphprune.calibration.rows import spread, weights_of
 from graphprune.calibration.segments import Segments
 from graphprune.model import Model
+from graphprune.progress import counted
 
 Removed = npt.NDArray[np.bool_]
 #: Rows per feature that a layer is fitted to: a fit on so many is within a few percent of one on all.
@@ -57,24 +59,31 @@ class Aim:
 
 @dataclass(frozen=True)
 class Sequential:
-    """Re-solves every layer that a cut reaches, in topological order."""
+    """Re-solves every layer that a cut reaches, in topological order.
+
+    Attributes:
+        grows: layers without a bias of their own get one.
+    """
+
+    grows: bool = True
 
     def __call__(self, evidence: Evidence, removed: Removed, pruned: Model) -> Model:
         """New weights for ``pruned``, which is changed and returned."""
         original = evidence.graph.model
+        # A weight that several layers share can't wait for any of them.
+        Parallel(grows=self.grows, shared_only=True)(evidence, removed, pruned)
         keeps = Keeps(evidence.graph.analysis, removed)
         known = {v.name: v for n in original.ir.graph for v in n.outputs}
         old = Segments(original, evidence.batches, evidence.threads)
         new = Segments(pruned, evidence.batches, evidence.threads)
-        layers = [layer for n in pruned.ir.graph for layer in linears_of(n)]
+        shapes = evidence.graph.analysis.trace.shapes
+        layers = [layer for n in pruned.ir.graph for layer in linears_of(n, shapes)]
         pairs = {(a.output.name, _expert(a)): b.layer for a, b in pairs_of(evidence, keeps, pruned)}
         cut = _cut_layers(evidence, keeps)
         first = next((i for i, layer in enumerate(layers) if layer.output.name in cut), len(layers))
         open_layers = {layer.node for layer in layers[first:]}
-        for i, layer in enumerate(layers[first:]):
-            evidence.progress("re-solving the kept weights", i, len(layers) - first)
+        for layer in counted(evidence.progress, "re-solving the kept weights", layers[first:]):
             open_layers.discard(layer.node)
-            # A weight that several layers share would have to become several.
             if layer.output.name not in known or len(list(layer.constant.uses())) > 1:
                 continue
             aim = _aim_of(evidence, layer, new, open_layers, known)
@@ -100,7 +109,7 @@ class Sequential:
         matrices = layer.matrices(weight)
         if matrices.shape[1] > MAX_FEATURES:
             return
-        slot = bias_slot(layer, landing)
+        slot = bias_slot(layer, landing, grows=self.grows)
         for b in range(len(new)):
             found = {v.name or "": new.values(v.name or "")[b] for v in aim.reads}
             before = [_kept(old.values(v.name or "")[b], keeps, v) for v in aim.targets]

@@ -23,9 +23,26 @@ class Slot:
     index: int
     is_new: bool = False
 
+    @property
+    def adds(self) -> bool:
+        """Does the model get another constant when this one is changed?"""
+        value = None if self.is_new else self.node.inputs[self.index]
+        return value is None or not _is_own(value)
 
-def bias_slot(layer: Linear, landing: Landing) -> Slot | None:
-    """The place of a bias with one number per output feature, None if there is none."""
+
+def bias_slot(layer: Linear, landing: Landing, *, grows: bool = True) -> Slot | None:
+    """The place of a bias with one number per output feature, None if there is none.
+
+    Args:
+        layer: whose bias it is.
+        landing: where its output goes.
+        grows: the model may get further constants.
+    """
+    slot = _slot(layer, landing)
+    return None if slot is not None and slot.adds and not grows else slot
+
+
+def _slot(layer: Linear, landing: Landing) -> Slot | None:
     made = _sizes(layer.constant)[layer.made]
     if layer.node.op_type in ("Conv", "Gemm"):
         bias = layer.node.inputs[2] if len(layer.node.inputs) > 2 else None
@@ -50,16 +67,22 @@ def write(graph: ir.Graph, node: ir.Node, index: int, array: Array) -> None:
     old = node.inputs[index]
     assert old is not None
     assert old.const_value is not None
-    dtype = old.const_value.dtype
-    is_own = len(list(old.uses())) == 1 and not old.is_graph_output()
-    name = old.name if is_own else unique_name(graph, f"{old.name}/fitted")
-    tensor = ir.Tensor(np.ascontiguousarray(array.astype(dtype.numpy())), dtype=dtype, name=name)
-    if is_own:
-        old.const_value = tensor
+    if _is_own(old):
+        rewrite(old, array)
         return
+    dtype, name = old.const_value.dtype, unique_name(graph, f"{old.name}/fitted")
+    tensor = ir.Tensor(np.ascontiguousarray(array.astype(dtype.numpy())), dtype=dtype, name=name)
     new = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(array.shape), const_value=tensor)
     graph.register_initializer(new)
     node.replace_input_with(index, new)
+
+
+def rewrite(value: ir.Value, array: Array) -> None:
+    """Gives a constant other numbers for all of its readers, in its own type."""
+    assert value.const_value is not None
+    dtype = value.const_value.dtype
+    data = np.ascontiguousarray(array.astype(dtype.numpy()))
+    value.const_value = ir.Tensor(data, dtype=dtype, name=value.name)
 
 
 def add_bias(graph: ir.Graph, layer: Linear, slot: Slot, delta: Array) -> None:
@@ -81,6 +104,11 @@ def add_bias(graph: ir.Graph, layer: Linear, slot: Slot, delta: Array) -> None:
     else:
         slot.node.resize_inputs(slot.index + 1)
         slot.node.replace_input_with(slot.index, new)
+
+
+def _is_own(value: ir.Value) -> bool:
+    """Does one node alone read this constant?"""
+    return len(list(value.uses())) == 1 and not value.is_graph_output()
 
 
 def _is_vector(value: ir.Value, size: int, axis: int) -> bool:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from graphprune.passes.criteria.activation import ActivationMean, ActivationNorm
 from graphprune.passes.criteria.blocks import Angular, BlockEffect
 from graphprune.passes.criteria.cfsp import CoarseToFine
+from graphprune.passes.criteria.combination import Combination
 from graphprune.passes.criteria.contiguous import Contiguous
 from graphprune.passes.criteria.data_free import DataFreeBound
 from graphprune.passes.criteria.experts import expert_subset, reap_criterion, routing_frequency
@@ -53,6 +54,7 @@ CRITERIA: Mapping[str, Callable[[int], Criterion]] = {
     "block-effect": lambda seed: BlockEffect(),
     "bn-scale": lambda seed: NormScale(),
     "cfsp": lambda seed: CoarseToFine(),
+    "combination": lambda seed: Combination(),
     "contiguous": lambda seed: Contiguous(),
     "dfpc": lambda seed: DataFreeBound(),
     "expert-subset": lambda seed: expert_subset(),

@@ -10,7 +10,6 @@ import onnx_ir as ir
 
 from graphprune.blocks import Block
 from graphprune.calibration.evidence import Evidence
-from graphprune.calibration.pieces import exposing
 
 
 def angular_changes(evidence: Evidence) -> dict[int, float]:
@@ -23,7 +22,7 @@ def angular_changes(evidence: Evidence) -> dict[int, float]:
     wanted = list(dict.fromkeys(v for pair in ends.values() for v in pair if v is not None))
     if not wanted:
         return {}
-    session = exposing(evidence.graph.model, wanted, evidence.threads)
+    session = evidence.exposing(wanted)
     names = [output.name for output in session.get_outputs()]
     read = [value.name for value in session.get_inputs()]
     sums, counts = dict.fromkeys(ends, 0.0), dict.fromkeys(ends, 0)

@@ -13,7 +13,6 @@ from graphprune.passes.criteria.magnitude import Magnitude
 
 from graphprune.blocks import Block
 from graphprune.calibration.evidence import Evidence
-from graphprune.calibration.pieces import exposing
 
 Scores = npt.NDArray[np.float64]
 #: Samples whose streams are compared.
@@ -67,7 +66,7 @@ def angles_of_runs(evidence: Evidence, chain: Sequence[Block]) -> Scores:
     assert first is not None
     values = [first, *(ends_of(block)[1] for block in chain)]
     axis = feature_axis_of(evidence, values[-1])
-    session = exposing(evidence.graph.model, values, evidence.threads)
+    session = evidence.exposing(values)
     names = [output.name for output in session.get_outputs()]
     read = [value.name for value in session.get_inputs()]
     total, count = np.zeros((len(values), len(values))), 0

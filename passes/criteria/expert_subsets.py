@@ -19,7 +19,7 @@ from graphprune.passes.criteria.routers import Router
 
 from graphprune.analysis import touched
 from graphprune.calibration.evidence import Evidence
-from graphprune.calibration.pieces import exposing, opened, part_of
+from graphprune.calibration.pieces import opened, part_of
 
 Scores = npt.NDArray[np.float64]
 Tensor = npt.NDArray[np.generic]
@@ -62,7 +62,7 @@ class MaskedLayer:
 
     def _collect(self, evidence: Evidence, router: Router, landed: ir.Value, tokens: int) -> None:
         assert router.result is not None
-        whole = exposing(evidence.graph.model, [router.source, router.result, landed], evidence.threads)
+        whole = evidence.exposing([router.source, router.result, landed])
         names = [output.name for output in whole.get_outputs()]
         read = [value.name for value in whole.get_inputs()]
         self._stored: list[dict[str, Tensor]] = []

@@ -13,7 +13,6 @@ from graphprune.passes.criteria.routers import Router, router_of
 
 from graphprune.calibration.evidence import Consumer, Evidence
 from graphprune.calibration.gathered import Gathered
-from graphprune.calibration.pieces import exposing
 from graphprune.calibration.rows import is_weighted, weights_of
 from graphprune.groups import Group
 
@@ -66,7 +65,7 @@ def judged(evidence: Evidence, group: Group, judge: Judge) -> Scores | str:
 def frequency(evidence: Evidence, router: Router) -> Scores:
     """Share of the tokens that each expert is chosen for."""
     counts, tokens = np.zeros(len(router.units)), 0
-    session = exposing(evidence.graph.model, [router.chosen], evidence.threads)
+    session = evidence.exposing([router.chosen])
     read = [value.name for value in session.get_inputs()]
     for batch in evidence.batches:
         chosen = np.asarray(session.run(None, {n: batch[n] for n in read})[0])
@@ -83,7 +82,7 @@ def reap(evidence: Evidence, router: Router) -> Scores | str:
     wanted = {v.name: v for c in last.values() for v in (*c.layer.reads, c.layer.output)}
     gates = (c.landing.importance for c in last.values())
     wanted |= {v.name: v for v in gates if v is not None}
-    session = exposing(evidence.graph.model, list(wanted.values()), evidence.threads)
+    session = evidence.exposing(list(wanted.values()))
     names = [output.name for output in session.get_outputs()]
     read = [value.name for value in session.get_inputs()]
     said, rows = np.zeros(len(router.units)), np.zeros(len(router.units))

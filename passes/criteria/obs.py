@@ -19,7 +19,9 @@ from graphprune.calibration.evidence import Consumer, Evidence
 from graphprune.calibration.moments import Moments
 from graphprune.calibration.rows import is_weighted
 from graphprune.calibration.shrinkage import shrunk
+from graphprune.calibration.weight_moments import Source, measured
 from graphprune.groups import Group
+from graphprune.progress import counted
 
 Matrix = npt.NDArray[np.float64]
 #: Relative to the mean of the covariance's diagonal.
@@ -77,11 +79,13 @@ class OptimalBrainSurgeon:
     Attributes:
         damping: added to the covariance's diagonal, relative to its mean.
         shrink: shrink correlations as far as the number of rows calls for.
+        source: of the moments: measured on the samples, or known from the weights.
         additive: a score is the error that a unit adds when it goes after all less important ones.
     """
 
     damping: float = DAMPING
     shrink: bool = True
+    source: Source = measured
     additive: bool = True
 
     def __call__(self, evidence: Evidence) -> npt.NDArray[np.float64]:
@@ -89,8 +93,7 @@ class OptimalBrainSurgeon:
         algebra = evidence.graph.analysis.algebra
         scores = np.zeros(len(algebra))
         magnitude = Magnitude(2)(evidence) ** 2
-        for i, group in enumerate(evidence.groups):
-            evidence.progress("scoring", i, len(evidence.groups))
+        for group in counted(evidence.progress, "scoring", evidence.groups):
             problems = list(self._problems(evidence, group))
             if problems:
                 scores[group.units] = eliminate(problems, group.size)
@@ -101,12 +104,13 @@ class OptimalBrainSurgeon:
 
     def _problems(self, evidence: Evidence, group: Group) -> list[Problem]:
         found = []
+        known_of = self.source(evidence)
         for consumer in evidence.consumers:
             places = places_of(evidence, consumer, group)
             if places is None:
                 continue
-            moments = evidence.moments.get(consumer.layer)
-            if moments is None:  # too large a layer
+            moments = known_of(consumer)
+            if moments is None:  # too large a layer, or nothing is known of it
                 continue
             # Rows that count differently have no bias that could take their mean.
             weighted = is_weighted(consumer.layer, consumer.landing)

@@ -1,0 +1,123 @@
+"""From what is asked for to a plan: criterion, allocator, and what to do where the model can't run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from graphprune.errors import CalibrationError, ModelError, TargetError, UsageError
+from graphprune.graph import DependencyGraph
+from graphprune.passes.allocators import ALLOCATORS, Allocation, Limits
+from graphprune.passes.compensators import COMPENSATORS
+from graphprune.passes.compensators.room import Room
+from graphprune.passes.criteria import CRITERIA
+from graphprune.passes.effect import Effect
+from graphprune.plan import Plan
+from graphprune.planner import make_plan
+from graphprune.search import Remembered, search, search_sparing
+from graphprune.selection import Selection
+from graphprune.strategy import Strategy, strategy
+from graphprune.target import fractions
+
+
+def decide(
+    graph: DependencyGraph,
+    asked: Strategy,
+    target: Mapping[str, float | str],
+    selection: Selection,
+    limits: Limits,
+) -> Plan:
+    """Scores, shares the budget, and records what was found.
+
+    Raises:
+        TargetError: the target can't be reached.
+    """
+    targets = fractions(target, graph.cost.evaluate())
+    restriction = asked.restriction if selection.kinds is None else ""
+    if selection.kinds is None:
+        selection = replace(selection, kinds=asked.recipe.kinds)
+    groups = selection.choose(graph)
+    if restriction and not groups:
+        _require_kinds(graph, asked.recipe.kinds or (), restriction)
+    evidence = asked.evidence(graph)
+    judge = CRITERIA[asked.recipe.criterion](asked.seed)
+    evidence.admit(groups)
+    with evidence.substitutes.applied():
+        scores = judge(evidence)
+        if judge.additive and not any(scores[group.units].any() for group in groups):
+            message = "the samples say that nothing matters: every group's score is zero"
+            raise CalibrationError(message, because="all samples are zero, or the same", hint="real samples")
+        allocation = Allocation(
+            groups, scores, limits, graph, targets, additive=judge.additive,
+            effect=Remembered(Effect(evidence)), seed=asked.seed, room=_room(graph, asked, targets),
+            progress=evidence.progress, restriction=restriction,
+        )  # fmt: skip
+        allocator = ALLOCATORS[asked.recipe.allocator]
+        if asked.recipe.spares_streams:
+            removed = search_sparing(allocation, allocator, evidence.streams())
+        else:
+            removed = search(allocation, allocator)
+    kinds = selection.kinds
+    options: dict[str, Any] = {
+        **asked.options(), "align": limits.align, "floor": limits.floor, "seed": asked.seed,
+        "exact_only": selection.exact_only, "kinds": sorted(kinds) if kinds is not None else None,
+        "include": list(selection.include), "exclude": list(selection.exclude),
+    }  # fmt: skip
+    if allocation.report:
+        options["allocation"] = dict(allocation.report)
+    options |= evidence.notes()
+    if graph.analysis.declarations.source:
+        options["declarations"] = dict(graph.analysis.declarations.source)
+    return make_plan(graph, removed, targets, options)
+
+
+def _room(graph: DependencyGraph, asked: Strategy, targets: Collection[str]) -> Room | None:
+    """Room for what the compensator adds, if a target counts it."""
+    adds = COMPENSATORS[asked.recipe.compensator] is not None and not {"params", "bytes"}.isdisjoint(targets)
+    return Room(graph) if adds else None
+
+
+def decide_or_fall_back(
+    graph: DependencyGraph, asked: Strategy, target: Mapping[str, float | str], limits: Mapping[str, Any]
+) -> tuple[Plan, Strategy]:
+    """The plan, and the strategy that made it: magnitude if nobody asked for more and the model can't run."""
+    selection, within = bounds(**limits)
+    try:
+        return decide(graph, asked, target, selection, within), asked
+    except ModelError as error:
+        if asked.calibration is not None or not asked.is_default:
+            raise
+        plain = strategy(criterion="l2", seed=asked.seed)
+        found = decide(graph, plain, target, selection, within)
+        return replace(found, options={**found.options, "fallback": str(error)}), plain
+
+
+def _require_kinds(graph: DependencyGraph, kinds: Collection[str], restriction: str) -> None:
+    """Says so if a recipe is for structures that the model has not."""
+    if not any(g.kind in kinds and g.prunable for g in graph.groups):
+        message = f"{restriction}, and the model has none that may go"
+        hint = "another --recipe, or --kinds with those that `graphprune inspect` lists"
+        raise TargetError(message, hint=hint)
+
+
+def bounds(
+    kinds: Collection[str] | None = None,
+    exact_only: bool = False,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    align: int = 1,
+    floor: float = 0.1,
+) -> tuple[Selection, Limits]:
+    """What may go, and how far.
+
+    Raises:
+        UsageError: an option makes no sense.
+    """
+    if align < 1:
+        message = f"cannot align widths to multiples of {align}"
+        raise UsageError(message, hint="--align 8")
+    if not 0.0 <= floor <= 1.0:
+        message = f"a floor of {floor} is no fraction"
+        raise UsageError(message, hint="--floor 0.1")
+    return Selection(kinds, exact_only, include, exclude), Limits(floor, align)
