@@ -112,20 +112,23 @@ def compare_outputs(
     """
     found: list[Difference] = []
     for name, expected in reference.items():
-        actual = other.get(name)
-        if actual is None:
+        if name not in other:
             message = f"output '{name}' is missing"
             raise ValidationError(message, because=f"the model has {', '.join(other)}")
-        found.extend(_difference(name, expected, actual))
+        found.extend(_difference(name, expected, other[name]))
     return found
 
 
-def _difference(
-    name: str, expected: npt.NDArray[np.generic], actual: npt.NDArray[np.generic]
-) -> Sequence[Difference]:
-    if not isinstance(expected, np.ndarray) or expected.dtype.kind in "OUS":
-        same = bool(np.array_equal(np.asarray(expected, object), np.asarray(actual, object)))
-        return [Difference(name, 0.0 if same else float("inf"), 0.0, 1.0, float(same))]
+def _difference(name: str, expected: object, actual: object) -> Sequence[Difference]:
+    if isinstance(expected, (list, dict)):
+        return _entries(name, expected, actual)
+    if isinstance(expected, (int, float)) and isinstance(actual, (int, float)):  # entries of a map
+        expected, actual = np.asarray(expected), np.asarray(actual)
+    if not isinstance(expected, np.ndarray) or not isinstance(actual, np.ndarray):
+        # An optional without a value is equal to no array.
+        return [_same(name, type(expected) is type(actual) and bool(expected == actual))]
+    if expected.dtype.kind in "OUS":
+        return [_same(name, bool(np.array_equal(expected, np.asarray(actual, object))))]
     if expected.shape != actual.shape:
         message = f"output '{name}' has shape {list(actual.shape)} instead of {list(expected.shape)}"
         raise ValidationError(message)
@@ -149,3 +152,26 @@ def _difference(
             int(finite.sum()),
         )
     ]
+
+
+def _entries(name: str, expected: object, actual: object) -> Sequence[Difference]:
+    """Differences of all entries of a sequence or of a map, each under a name of its own."""
+    if type(expected) is not type(actual):
+        return [_same(name, False)]
+    mine, others = _by_key(expected), _by_key(actual)
+    if list(mine) != list(others):
+        message = f"output '{name}' has {len(others)} entries instead of {len(mine)}, or others"
+        raise ValidationError(message)
+    entries = [found for key in mine for found in _difference(f"{name}[{key}]", mine[key], others[key])]
+    return entries or [_same(name, True)]
+
+
+def _by_key(entries: object) -> dict[object, object]:
+    if isinstance(entries, list):
+        return dict(enumerate(entries))
+    return entries if isinstance(entries, dict) else {}
+
+
+def _same(name: str, same: bool) -> Difference:
+    """Of what has no distance."""
+    return Difference(name, 0.0 if same else float("inf"), 0.0, 1.0, float(same))

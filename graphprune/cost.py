@@ -86,15 +86,33 @@ class _Use:
     readers: list[ir.Node]
 
 
+@dataclass(frozen=True)
+class Vector:
+    """A constant that the model does not have yet: one number for each position of an axis.
+
+    Attributes:
+        axis: the axis.
+        reader: goes, and the constant with it.
+        item_bytes: of a number.
+        head_bytes: of the constant's name and size in the file.
+    """
+
+    axis: Axis
+    reader: ir.Node
+    item_bytes: float
+    head_bytes: int
+
+
 class CostModel:
     """Evaluates the cost of a model for any set of removed units.
 
     Args:
         analysis: the analysed model.
         file_bytes: size of the model as a file.
+        vectors: floating-point constants that are counted too; their heads are part of ``file_bytes``.
     """
 
-    def __init__(self, analysis: Analysis, file_bytes: int) -> None:
+    def __init__(self, analysis: Analysis, file_bytes: int, vectors: Sequence[Vector] = ()) -> None:
         self._algebra = analysis.algebra
         self._deaths = Deaths(analysis)
         self.nodes: dict[ir.Node, list[list[_Factor]]] = {}  # products of sizes, to be summed
@@ -114,6 +132,9 @@ class CostModel:
             readers = [nodes for _, nodes in distinct]
             tensors.append(_Tensor(uses, readers, nbytes / max(prod(sizes), 1), _is_weight(tensor)))
             stored += nbytes
+        for vector in vectors:
+            factors = [[_Factor(vector.axis, vector.axis.size)]]
+            tensors.append(_Tensor(factors, [[vector.reader]], vector.item_bytes, True))
         self._overhead = max(file_bytes - stored, 0.0)
         products = [factors for terms in self.nodes.values() for factors in terms]
         self._owners = [node for node, terms in self.nodes.items() for _ in terms]

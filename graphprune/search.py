@@ -18,13 +18,24 @@ _WORTH_IT = 0.5
 
 
 def search(allocation: Allocation, allocator: Allocator) -> Removed:
-    """The cut that an allocator finds to meet all targets.
+    """The cut that an allocator finds to meet all targets, with room for what a compensator adds if it can.
 
     Raises:
         TargetError: even the largest cut does not; says how far it goes and what blocks the rest.
     """
     if allocation.effect is not None and not isinstance(allocation.effect, Remembered):
         allocation = replace(allocation, effect=Remembered(allocation.effect))
+    try:
+        return _meet(allocation, allocator)
+    except TargetError:
+        if allocation.room is None:
+            raise
+    removed = _meet(replace(allocation, room=None), allocator)
+    allocation.report.update(new_biases="none: the target leaves no room for them")
+    return removed
+
+
+def _meet(allocation: Allocation, allocator: Allocator) -> Removed:
     removed = allocator(allocation)
     return _meet_bytes(allocation, allocator, removed) if "bytes" in allocation.targets else removed
 
@@ -79,9 +90,11 @@ def _meet_bytes(allocation: Allocation, allocator: Allocator, removed: Removed) 
     asked = dict(allocation.targets)
     for _ in range(_BYTE_ROUNDS):
         found = cut(graph.analysis, removed).file_bytes
+        found += allocation.room.extra_bytes(removed) if allocation.room is not None else 0
         if found <= allowed:
             return removed
-        estimate = graph.cost.evaluate(removed).ratio(dense)["bytes"]
+        cost = graph.cost if allocation.room is None else allocation.room.cost
+        estimate = cost.evaluate(removed).ratio(dense)["bytes"]
         # Less than this cut was thought to need, or the same one would be found again.
         asked["bytes"] = 0.999 * min(asked["bytes"], estimate) * allowed / found
         try:

@@ -168,3 +168,29 @@ def test_sample_inputs_have_the_type_and_size_asked_for() -> None:
     assert found["x"].shape == (4, 6)
     assert found["x"].dtype == np.float32
     assert found["flag"].tolist() == [True]
+
+
+def test_sequences_entry_by_entry() -> None:
+    """As onnxruntime gives them: a list, whose tensors may have different sizes."""
+    found = compare_outputs(
+        {"y": [np.ones((2, 3)), np.zeros((2, 4))]}, {"y": [np.ones((2, 3)), np.full((2, 4), 0.5)]}
+    )
+    assert [(d.output, d.max_error) for d in found] == [("y[0]", 0.0), ("y[1]", 0.5)]
+    with pytest.raises(ValidationError, match="1 entries instead of 2"):
+        compare_outputs({"y": [np.ones(2), np.ones(2)]}, {"y": [np.ones(2)]})
+    with pytest.raises(ValidationError, match=r"'y\[0\]' has shape"):
+        compare_outputs({"y": [np.ones(2)]}, {"y": [np.ones(3)]})
+
+
+def test_empty_sequences_maps_and_optionals() -> None:
+    def worst(expected: object, actual: object) -> float:
+        found = compare_outputs({"y": expected}, {"y": actual})  # type: ignore[dict-item]
+        return max(d.max_error for d in found)
+
+    assert worst([], []) == 0
+    assert worst([{"a": 0.25}], [{"a": 0.5}]) == 0.25
+    assert worst(None, None) == 0
+    assert worst(np.ones(2), None) == np.inf
+    assert worst(None, np.ones(2)) == np.inf
+    assert worst(np.ones(2), [np.ones(2)]) == np.inf
+    assert worst([], np.ones(2)) == np.inf

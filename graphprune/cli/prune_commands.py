@@ -214,17 +214,26 @@ def _footer(result: api.PruneResult) -> list[str]:
     return lines
 
 
+#: What is said about the samples, by option of the plan.
+_NOTES = {
+    "layers_with_few_rows": (
+        "few samples: {} layers saw fewer rows than they have inputs, and their correlations count for less; "
+        "more samples would help"
+    ),
+    "layers_too_large": "{} layers have too many inputs for second moments: their weights stay as they are",
+    "samples_at_a_time": "samples ran one at a time: the model does not take more, whatever its inputs say",
+}
+
+
 def _accuracy(result: api.PruneResult) -> list[str]:
     """What is known of how well the pruned model does."""
     options, lines = result.plan.options, []
     if "fallback" in options:
         reason = options["fallback"].splitlines()[0]
         lines.append(f"weights only, since the model can't be run here: {reason}")
-    if (few := options.get("layers_with_few_rows")) is not None:
-        lines.append(
-            f"few samples: {few} layers saw fewer rows than they have inputs, and their correlations count "
-            "for less; more samples would help"
-        )
+    lines += [text.format(options[name]) for name, text in _NOTES.items() if name in options]
+    if "new_biases" in options.get("allocation", {}):
+        lines.append("no layer got a new bias: the target leaves no room for it")
     if result.output_errors is not None:
         before, after = result.output_errors
         kind = "made-up" if result.is_synthetic else "calibration"

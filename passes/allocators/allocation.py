@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from graphprune.passes.allocators.budget import Budget
 from graphprune.passes.allocators.limits import Limits
+from graphprune.passes.compensators.room import Room
 
 from graphprune.graph import DependencyGraph
 from graphprune.groups import Group
+from graphprune.progress import Progress, silent
 
 Scores = npt.NDArray[np.float64]
 Removed = npt.NDArray[np.bool_]
@@ -74,6 +76,9 @@ class Allocation(Pool):
             there are no samples.
         seed: of everything random.
         report: what an allocator says about its result; goes into the plan's options.
+        room: that is left for what a compensator adds; None: for nothing.
+        progress: is told how far which stage is.
+        restriction: why groups of other kinds are left out, as a clause, unless the user asked for that.
     """
 
     graph: DependencyGraph
@@ -82,11 +87,15 @@ class Allocation(Pool):
     effect: Effect | None = None
     seed: int = 0
     report: dict[str, Any] = field(default_factory=dict, compare=False)
+    room: Room | None = None
+    progress: Progress = field(default=silent, compare=False)
+    restriction: str = ""
 
     @cached_property
     def budget(self) -> Budget:
         """What the targets allow."""
-        return Budget(self.graph, self.targets, self.groups, self.limits)
+        cost = None if self.room is None else self.room.cost
+        return Budget(self.graph, self.targets, self.groups, self.limits, cost, self.restriction)
 
     @cached_property
     def largest_cut(self) -> Removed:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from graphprune.passes.allocators.limits import Limits
 
-from graphprune.cost import Cost
+from graphprune.cost import Cost, CostModel
 from graphprune.deaths import settle
 from graphprune.errors import TargetError
 from graphprune.graph import DependencyGraph
@@ -27,13 +27,22 @@ class Budget:
         targets: metric -> fraction of the original that may be kept.
         groups: that may shrink.
         limits: on each of them.
+        cost: of the model that a cut becomes; None: of the cut itself.
+        restriction: why groups of other kinds are left out, as a clause, unless the user asked for that.
     """
 
     def __init__(
-        self, graph: DependencyGraph, targets: Mapping[str, float], groups: Sequence[Group], limits: Limits
+        self,
+        graph: DependencyGraph,
+        targets: Mapping[str, float],
+        groups: Sequence[Group],
+        limits: Limits,
+        cost: CostModel | None = None,
+        restriction: str = "",
     ) -> None:
         self._graph, self._targets = graph, targets
-        self._groups, self._limits = groups, limits
+        self._cost = cost if cost is not None else graph.cost
+        self._groups, self._limits, self._restriction = groups, limits, restriction
         self._dense = graph.cost.evaluate()
 
     def settle(self, removed: Removed) -> Removed:
@@ -42,7 +51,7 @@ class Budget:
 
     def judge(self, removed: Removed) -> tuple[Loads, bool]:
         """Cost of a cut for each target, as a fraction of what is allowed; and are all targets met?"""
-        ratio = self._graph.cost.evaluate(removed).ratio(self._dense)
+        ratio = self._cost.evaluate(removed).ratio(self._dense)
         loads = [ratio[metric] / fraction for metric, fraction in self._targets.items()]
         return np.array(loads), all(ratio[metric] <= limit for metric, limit in self._targets.items())
 
@@ -58,8 +67,10 @@ class Budget:
     def require(self, most: Removed) -> None:
         """Raises TargetError if even this largest cut misses a target; says what blocks the rest."""
         if not self.meets(most):
-            least = self._graph.cost.evaluate(most)
-            raise _unreachable(self._graph, self._dense, least, self._targets, self._groups, self._limits)
+            least = self._cost.evaluate(most)
+            raise _unreachable(
+                self._graph, self._dense, least, self._targets, self._groups, self._limits, self._restriction
+            )
 
 
 def _unreachable(
@@ -69,6 +80,7 @@ def _unreachable(
     targets: Mapping[str, float],
     groups: Sequence[Group],
     limits: Limits,
+    restriction: str,
 ) -> TargetError:
     ratio = least.ratio(dense)
     missed = [f"{m}={f:.1%}" for m, f in targets.items() if ratio[m] > f]
@@ -83,10 +95,17 @@ def _unreachable(
         f" and a multiple of {limits.align}" if limits.align > 1 else ""
     )
     hints = ["a larger target"]
-    hints += ["a smaller --align"] if limits.align > 1 else []
-    hints += [f"a --floor below {limits.floor:g}"] if limits.floor > 0 else []
+    if groups and all(group.kind == "blocks" for group in groups):  # these go whole
+        kept = "nothing is left of them"
+    else:
+        hints += ["a smaller --align"] if limits.align > 1 else []
+        hints += [f"a --floor below {limits.floor:g}"] if limits.floor > 0 else []
     taken = {g.id for g in groups}
     left_out = [g for g in graph.groups if g.prunable and g.size > g.least and g.id not in taken]
+    if restriction and left_out:
+        kept = f"{restriction}; {kept}"
+        hints += ["another --recipe, or --kinds with others among them"]
+        left_out = []
     narrow = sum(g.kind != "blocks" for g in left_out)
     others = f"to admit the {narrow} groups that --kinds, --exact-only, --include or --exclude leave out"
     hints += [others] if narrow else []

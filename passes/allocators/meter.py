@@ -37,6 +37,7 @@ class Meter:
                 hint="--calibration FILE.npz, or the allocator 'rate-distortion'",
             )
         self._effect, self._report = allocation.effect, allocation.report
+        self._progress = allocation.progress
         self._calls, self._seconds = calls, seconds
         self._start = time.perf_counter()
         self._report["effect_calls"] = 0
@@ -48,6 +49,8 @@ class Meter:
         if time.perf_counter() - self._start > self._seconds:
             self._report["stopped_after_seconds"] = self._seconds
             return None
+        self._progress("measuring cuts", self._report["effect_calls"], self._calls)
         self._report["effect_calls"] += 1
         value = float(self._effect(removed))
+        self._progress("measuring cuts", self._report["effect_calls"], self._calls)
         return max(value, 0.0) if math.isfinite(value) else _BROKEN

@@ -40,7 +40,7 @@ class Scaled:
             TargetError: even the largest cut does not.
             UsageError: there are no samples.
         """
-        meter = Meter(allocation, "scaled", self.calls, self.seconds)
+        meter = Meter(allocation, "scaled", min(self.calls, len(allocation.groups)), self.seconds)
         errors = allocation.errors.copy()
         factors = np.full(len(allocation.groups), np.nan)
         for i, group in enumerate(allocation.groups):

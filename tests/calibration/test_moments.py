@@ -11,11 +11,13 @@ import pytest
 from networks import build, feeds, initializer
 from onnx import helper
 
-from graphprune import analyze, load
+from graphprune import analyze, load, prune
 from graphprune.calibration import evidence as evidence_module
 from graphprune.calibration.evidence import Evidence
+from graphprune.calibration.linear import linear_of
 from graphprune.calibration.moments import Moments
 from graphprune.calibration.padding import padding_mask
+from graphprune.errors import CalibrationError
 
 Array = npt.NDArray[np.floating[Any]]
 TOKENS = "(float[batch, time, 6] x) => (float[batch, time, 3] y)"
@@ -186,4 +188,85 @@ def test_progress_is_told() -> None:
         analyze(load(model)), feeds(model, batch=130), progress=lambda *stage: told.append(stage)
     )
     assert evidence.moments
-    assert told == [("calibrating", i, 3) for i in range(3)]
+    assert told == [("calibrating", i, 3) for i in range(4)]
+
+
+def test_a_weight_on_the_left_needs_no_written_shape() -> None:
+    """``W @ x`` is followed where the file says nothing about the shape of ``x``."""
+    model = build(
+        "(float[batch, 6, 4] x) => (float[batch, 3, 4] y)",
+        "h = MatMul (u, x) r = Relu (h) y = MatMul (v, r)",
+        {"u": (8, 6), "v": (3, 8)},
+    )  # fmt: skip
+    assert not model.graph.value_info
+    data = feeds(model, batch=30)
+    evidence = Evidence(analyze(load(model)), data)
+    assert linear_of(evidence.consumers[1].layer.node) is None  # nobody says which shapes there are
+    assert [c.layer.output.name for c in evidence.consumers] == ["h", "y"]
+    hidden = np.maximum(initializer(model, "u") @ data["x"], 0).astype(np.float64)
+    expected = np.einsum("bit,bjt->ij", hidden, hidden) / (30 * 4)
+    np.testing.assert_allclose(moments_of(evidence, "r").second[0], expected, rtol=1e-5)
+
+
+def two_hidden_layers() -> onnx.ModelProto:
+    body = """
+        h = MatMul (x, u) r = Relu (h) i = MatMul (r, v) s = Relu (i) j = MatMul (s, w) t = Relu (j)
+        y = MatMul (t, z)"""
+    weights = {"u": (6, 24), "v": (24, 20), "w": (20, 24), "z": (24, 3)}
+    return build("(float[batch, 6] x) => (float[batch, 3] y)", body, weights)
+
+
+def test_many_moments_are_gathered_in_several_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, and no more in memory than is allowed."""
+    model = two_hidden_layers()
+    data = feeds(model, batch=150)
+    whole = Evidence(analyze(load(model)), data)
+    assert whole.moments.passes == 1
+    assert "calibration_passes" not in whole.notes()
+    monkeypatch.setattr(evidence_module, "MOMENTS_BYTES", 8 * 24**2 + 1)
+    told: list[str] = []
+    evidence = Evidence(analyze(load(model)), data, progress=lambda stage, done, total: told.append(stage))
+    known = evidence.moments
+    assert known.passes == 3
+    assert evidence.notes()["calibration_passes"] == 3
+    assert [stage.split(" (")[0] for stage in dict.fromkeys(told)] == [
+        f"calibrating, pass {i} of 3" for i in (1, 2, 3)
+    ]
+    assert len(known) == len(whole.moments) == 3
+    for mine, other in zip(known, whole.moments, strict=True):
+        a, b = known[mine], whole.moments[other]
+        assert (a.count, a.energy) == (b.count, b.energy)
+        np.testing.assert_array_equal(a.mean, b.mean)
+        scale = float(b.second.max())
+        np.testing.assert_allclose(a.second / scale, b.second / scale, atol=1e-6)
+        np.testing.assert_array_equal(a.second, a.second.transpose(0, 2, 1))
+
+
+def test_a_cut_is_the_same_in_several_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = two_hidden_layers()
+    data = feeds(model, batch=150)
+    first = prune(model, target={"macs": 0.6}, calibration=data)
+    monkeypatch.setattr(evidence_module, "MOMENTS_BYTES", 1)  # one layer each
+    again = prune(model, target={"macs": 0.6}, calibration=data)
+    assert again.plan.options["calibration_passes"] == 3
+    assert again.plan.groups == first.plan.groups
+    assert again.output_errors == pytest.approx(first.output_errors, rel=1e-3)
+
+
+def test_layers_of_too_many_features_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = two_hidden_layers()
+    monkeypatch.setattr(evidence_module, "MAX_FEATURES", 20)
+    evidence = Evidence(analyze(load(model)), feeds(model, batch=150))
+    assert [layer.constant.name for layer in evidence.moments] == ["w"]
+    assert evidence.notes()["layers_too_large"] == 2
+
+
+def test_a_full_disk_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    model = two_hidden_layers()
+    monkeypatch.setattr(evidence_module, "MOMENTS_BYTES", 1)
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(CalibrationError, match="No space left"):
+        _ = Evidence(analyze(load(model)), feeds(model, batch=150)).moments

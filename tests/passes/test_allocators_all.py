@@ -14,6 +14,7 @@ from small_allocations import small_allocation
 
 from graphprune import api
 from graphprune.errors import TargetError, UsageError
+from graphprune.planner import make_plan
 from graphprune.search import search
 
 #: Those that measure; the others only compute.
@@ -120,7 +121,7 @@ def test_rate_distortion_is_no_worse_than_uniform_and_global(name: str, metric: 
 def test_a_file_is_made_small_enough(allocator: str) -> None:
     given = allocation("cnn", allocator, targets={"bytes": 0.7})
     removed = search(given, ALLOCATORS[allocator])
-    plan = api.make_plan(given.graph, removed, given.targets)
+    plan = make_plan(given.graph, removed, given.targets)
     assert api.apply(given.graph, plan).file_bytes <= 0.7 * given.graph.cost.evaluate().bytes
 
 

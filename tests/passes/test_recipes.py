@@ -57,7 +57,7 @@ def test_every_recipe_works_or_says_why_not(name: str, recipe: str) -> None:
         "target": {"params": 0.8}, "calibration": feeds(model, batch=24), "verify_result": False
     }  # fmt: skip
     if asked is not None and not kinds & set(asked):
-        with pytest.raises(TargetError, match=f"this recipe removes {asked[0]}, and the model has none"):
+        with pytest.raises(TargetError, match=f"'{recipe}' removes {asked[0]} only, and the model has none"):
             gp.prune(model, recipe=recipe, **options)
         return
     result = gp.prune(model, recipe=recipe, **options)
@@ -219,6 +219,24 @@ def test_a_model_that_cannot_run_is_judged_by_its_weights(at: str, tmp_path: Pat
         gp.prune(model, target={"macs": 0.5}, recipe="obspa", declarations=declared)
 
 
+def test_a_recipe_says_which_kinds_it_leaves_alone() -> None:
+    """The user has named no kinds, so there is nothing to change about them but the recipe."""
+    model = build(
+        "(float[batch, 6] x) => (float[batch, 4] y)",
+        "h = MatMul (x, u) r = Relu (h) s = MatMul (r, v) t = Add (x, s) y = MatMul (t, w)",
+        {"u": (6, 8), "v": (8, 6), "w": (6, 4)},
+    )
+    with pytest.raises(TargetError) as caught:
+        gp.plan(model, target={"params": 0.001}, recipe="shortened")
+    assert "the recipe 'shortened' removes blocks only" in str(caught.value)
+    assert "another --recipe, or --kinds" in str(caught.value)
+    assert "leave out" not in str(caught.value)
+    assert "--floor" not in str(caught.value)  # blocks go whole
+    with pytest.raises(TargetError) as caught:
+        gp.plan(model, target={"params": 0.001}, recipe="shortened", kinds=["channels"])
+    assert "recipe" not in str(caught.value)
+
+
 def test_progress_is_told() -> None:
     model = NETWORKS["mlp"]()
     told: list[tuple[str, int, int]] = []
@@ -227,8 +245,10 @@ def test_progress_is_told() -> None:
         progress=lambda *stage: told.append(stage),
     )  # fmt: skip
     stages = [stage for stage, _, _ in told]
-    assert {"calibrating", "re-solving the kept weights"} <= set(stages)
+    assert {"calibrating", "scoring", "measuring cuts", "re-solving the kept weights"} <= set(stages)
     assert all(0 <= done <= total for _, done, total in told)
+    last = {stage: (done, total) for stage, done, total in told}
+    assert all(done == total for done, total in last.values())
 
 
 class Stop(Exception):

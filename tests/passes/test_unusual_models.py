@@ -36,6 +36,22 @@ def odd_models() -> dict[str, tuple[onnx.ModelProto, Mapping[str, Array]]]:
             build(f"({plain}) => (int64[batch] y)", f"{last} y = ArgMax <axis = 1> (z)", layers),
             {"x": rows},
         ),
+        "a sequence of different sizes": (
+            build(
+                f"({plain}) => (float[batch, 3] y, seq(float[batch, k]) z)",
+                f"{body} y = MatMul (r, v) w = MatMul (r, c) z = SequenceConstruct (y, w)",
+                {**layers, "c": (16, 5)},
+            ),
+            {"x": rows},
+        ),
+        "nothing but a sequence": (
+            build(f"({plain}) => (seq(float[batch, 3]) y)", f"{last} y = SequenceConstruct (z, z)", layers),
+            {"x": rows},
+        ),
+        "an optional": (
+            build(f"({plain}) => (optional(float[batch, 3]) y)", f"{last} y = Optional (z)", layers),
+            {"x": rows},
+        ),
         "one number": (
             build(f"({plain}) => (float y)", f"{last} y = ReduceMean <keepdims = 0> (z)", layers),
             {"x": rows},
