@@ -37,7 +37,7 @@ class Effect:
 
     @cached_property
     def _batches(self) -> list[Mapping[str, npt.NDArray[np.generic]]]:
-        batches, samples = self._evidence.batches, len(self._evidence.samples)
+        batches, samples = self._evidence.judges
         model, shapes = self._evidence.graph.model, self._evidence.graph.analysis.trace.nominal
         outputs = [v.name or "" for v in model.ir.graph.outputs]
         numbers = sum(int(np.prod(shapes[name][1:])) for name in outputs if name in shapes)

@@ -39,7 +39,7 @@ DEFAULT = "graphprune"
 
 #: Names for the command line and :func:`graphprune.prune`.
 RECIPES: Mapping[str, Recipe] = {
-    DEFAULT: Recipe("structures", "auto", "sequential", "this project", spares_streams=True),
+    DEFAULT: Recipe("structures", "auto", "joint", "this project", spares_streams=True),
     "spa-l1": Recipe("l1", "global", "none", "Wang et al. 2024, arXiv:2403.18955"),
     "obspa": Recipe("obs", "global", "obs", "Wang et al. 2024, arXiv:2403.18955"),
     "obspa-datafree": Recipe("obs", "global", "obs", "Wang et al. 2024, arXiv:2403.18955", data_free=True),
@@ -49,8 +49,12 @@ RECIPES: Mapping[str, Recipe] = {
     "wanda-sp": Recipe("wanda", "uniform", "none", "Sun et al. 2024, arXiv:2306.11695, structured by FLAP"),
     "cfsp": Recipe("cfsp", "rate-distortion", "none", "Wang et al. 2025, arXiv:2409.13199"),
     "udfc": Recipe(
-        "combination", "global", "combination", "Bai et al. 2023, arXiv:2308.07209",
-        data_free=True, spares_streams=True,
+        "combination",
+        "global",
+        "combination",
+        "Bai et al. 2023, arXiv:2308.07209",
+        data_free=True,
+        spares_streams=True,
     ),
     "ziplm": Recipe("obs", "knapsack", "obs", "Kurtic et al. 2023, arXiv:2302.04089"),
     "k-prune": Recipe("obs", "global", "sequential", "Park et al. 2024, arXiv:2308.03449"),

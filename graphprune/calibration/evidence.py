@@ -31,6 +31,10 @@ from graphprune.progress import Progress, silent
 
 #: Samples per run at most, and bytes of what they expose.
 BATCH, BATCH_BYTES = 64, 1 << 28
+#: So many batches there are at least, and one in so many is held out.
+BATCHES, HELD_OUT = 8, 6
+#: Samples that a judgement takes at least.
+JUDGES = 16
 #: Samples that are made up where the user gives none and no number.
 SYNTHETIC = 512
 
@@ -132,11 +136,26 @@ class Evidence:
         values = (v for c in self.consumers for v in (c.layer.source, c.layer.output, c.landing.value))
         names = {v.name or "" for v in values}
         bytes_each = sum(4 * int(np.prod(shapes[n][1:])) for n in names if n in shapes)
-        many = int(np.clip(BATCH_BYTES // max(bytes_each, 1), 1, BATCH))
+        # Enough batches for some of them to be held out.
+        most = min(BATCH, -(-len(self.samples) // BATCHES))
+        many = int(np.clip(BATCH_BYTES // max(bytes_each, 1), 1, max(most, 1)))
         found = batches_of(self.samples, self.graph.model, many, self.seed)
         if self.is_synthetic:
             self.substitutes.fit(found)
         return found
+
+    @cached_property
+    def held_out(self) -> Sequence[bool]:
+        """Per batch: is it kept for judging what is fitted to the others?"""
+        many = len(self.batches)
+        return [b % HELD_OUT == HELD_OUT - 1 for b in range(many)] if many >= HELD_OUT else [False] * many
+
+    @property
+    def judges(self) -> tuple[Sequence[Mapping[str, npt.NDArray[np.generic]]], int]:
+        """Batches that nothing is fitted to, and how many samples they hold; all, where these are too few."""
+        held = [batch for batch, is_held in zip(self.batches, self.held_out, strict=True) if is_held]
+        count = len(self.samples) * len(held) // max(len(self.batches), 1)
+        return (held, count) if count >= JUDGES else (self.batches, len(self.samples))
 
     @cached_property
     def masks(self) -> Sequence[npt.NDArray[np.bool_] | None]:
@@ -198,7 +217,7 @@ class Evidence:
         def run(part: Mapping[Linear, Landing], stage: str) -> dict[Linear, Moments]:
             return gather(
                 self.graph.model, part, self.batches, self.masks, self.sampler, self.threads, self.progress,
-                stage,
+                stage, self.held_out,
             )  # fmt: skip
 
         return KnownMoments(layers, run, MOMENTS_BYTES)

@@ -17,6 +17,7 @@ from graphprune.calibration.landing import Landing
 from graphprune.calibration.linear import Linear
 from graphprune.calibration.moments import Moments
 from graphprune.calibration.shelf import Room
+from graphprune.calibration.shrinkage import Shrinkage
 from graphprune.errors import CalibrationError
 
 #: Gathers the moments of some layers; is told what to call the stage.
@@ -24,8 +25,8 @@ Gather = Callable[[Mapping[Linear, Landing], str], dict[Linear, Moments]]
 
 
 def bytes_of(layer: Linear) -> int:
-    """What a layer's second moments take while they are summed up."""
-    return 8 * layer.groups * layer.features**2
+    """What a layer's second moments take while they are summed up, and those of rows held out."""
+    return 16 * layer.groups * layer.features**2
 
 
 def passes_of(layers: Sequence[Linear], limit: int) -> list[list[Linear]]:
@@ -64,7 +65,7 @@ class KnownMoments(Mapping[Linear, Moments]):
         self._room = Room(0)
         parts = passes_of(list(layers), limit)
         self.passes = len(parts)
-        size = sum(map(bytes_of, layers)) / 4 / 2**30
+        size = sum(map(bytes_of, layers)) / 8 / 2**30
         for i, part in enumerate(parts):
             stage = "calibrating"
             if self.passes > 1:
@@ -98,6 +99,7 @@ class _Stored:
     count: int
     mean: npt.NDArray[np.float64]
     energy: float
+    shrinkage: Shrinkage
 
     @classmethod
     def of(cls, moments: Moments, path: Path) -> _Stored:
@@ -109,7 +111,7 @@ class _Stored:
             message = f"cannot keep the second moments of the samples in '{path.parent}'"
             hint = "a larger folder for temporary files (TMPDIR), or --criterion l2"
             raise CalibrationError(message, because=str(error.strerror), hint=hint) from error
-        return cls(path, moments.count, moments.mean, moments.energy)
+        return cls(path, moments.count, moments.mean, moments.energy, moments.shrinkage)
 
     def moments(self) -> Moments:
         groups, d = self.mean.shape
@@ -121,4 +123,4 @@ class _Stored:
                 matrix[i, i:] += row
                 matrix[i + 1 :, i] += row[1:]
                 at += d - i
-        return Moments(self.count, self.mean, second.reshape(groups, d, d), self.energy)
+        return Moments(self.count, self.mean, second.reshape(groups, d, d), self.energy, self.shrinkage)

@@ -124,6 +124,29 @@ class Linear:
             return self.window.rows(np.asarray(data, np.float32), self.groups, pick)
         return self._flat(data, self.feature_axis, pick)[None]
 
+    def rows_at(
+        self,
+        data: npt.NDArray[np.generic],
+        sample: npt.NDArray[np.int64],
+        position: npt.NDArray[np.int64],
+    ) -> Array:
+        """Feature rows ``[groups, n, d]`` at single flat positions of the output."""
+        if self.window is not None:
+            return self.window.rows_at(np.asarray(data, np.float32), self.groups, sample, position)
+        return self.at(data, sample, position)[None]
+
+    def at(
+        self,
+        output: npt.NDArray[np.generic],
+        sample: npt.NDArray[np.int64],
+        position: npt.NDArray[np.int64],
+    ) -> Array:
+        """Values ``[n, features]`` of something shaped like the output, at single flat positions."""
+        axis = self.feature_axis % output.ndim
+        array = np.moveaxis(output, axis, -1)
+        flat = array.reshape(len(array), -1, array.shape[-1])
+        return np.ascontiguousarray(flat[sample, position], np.float32)
+
     def targets(self, output: npt.NDArray[np.generic], pick: npt.NDArray[np.int64] | None = None) -> Array:
         """Output rows ``[groups, n, o]`` that go with :meth:`rows`."""
         flat = self._flat(output, self.feature_axis, pick)

@@ -7,7 +7,7 @@ double.  Activations are never kept.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from graphprune.calibration.linear import Linear
 from graphprune.calibration.pieces import exposing
 from graphprune.calibration.rows import spread, weights_of
 from graphprune.calibration.segments import Feeds
+from graphprune.calibration.shrinkage import Shrinkage, likeliest
 from graphprune.model import Model
 from graphprune.progress import Progress, counted, silent
 
@@ -41,12 +42,26 @@ class Moments:
         second: ``[groups, d, d]``, ``E[x xᵀ]``.
         energy: variance of the layer's output, or of the sum that it is added to, summed over channels; of
             an output that never changes, its square.
+        shrinkage: how far its covariances are from certain.
     """
 
     count: int
     mean: Matrix
     second: Matrix
     energy: float
+    shrinkage: Shrinkage = field(default_factory=Shrinkage)
+
+    def about(self, mean: Matrix) -> Matrix:
+        """``[groups, d, d]``, second moments about other means."""
+        cross = mean[:, :, None] * self.mean[:, None, :]
+        return np.asarray(
+            self.second - cross - cross.transpose(0, 2, 1) + mean[:, :, None] * mean[:, None, :]
+        )
+
+    def shrunk(self, *, centred: bool = True) -> Matrix:
+        """The covariance, or the second moment, as far as it is certain."""
+        matrices = self.covariance if centred else self.second
+        return np.stack([self.shrinkage(matrix, self.count) for matrix in matrices])
 
     @property
     def covariance(self) -> Matrix:
@@ -149,9 +164,11 @@ def gather(
     threads: int = 0,
     progress: Progress = silent,
     stage: str = "calibrating",
+    held_out: Sequence[bool] = (),
 ) -> dict[Linear, Moments]:
-    """Moments of these layers of ``model`` over all batches."""
+    """Moments of these layers of ``model`` over all batches; those held out only say how certain they are."""
     sums = {layer: Sums() for layer in layers}
+    tests = {layer: Sums() for layer in layers}
     wanted: dict[ir.Value, None] = {}
     for layer, landing in layers.items():
         wanted |= dict.fromkeys((*layer.reads, layer.output, landing.value))
@@ -162,13 +179,14 @@ def gather(
     for b, batch in enumerate(counted(progress, stage, batches)):
         found = dict(zip(names, session.run(names, {n: batch[n] for n in read}), strict=True))
         found |= batch
+        into = tests if b < len(held_out) and held_out[b] else sums
         for layer, landing in layers.items():
             data, output = found[layer.source.name or ""], found[layer.output.name or ""]
             weights = weights_of(layer, landing, found, output.shape)
             if weights is not None:
                 rows = weights.scaled(weights.take(layer.rows(spread(layer, data, output.shape))))
-                sums[layer].add(rows, len(weights.factors))
-                sums[layer].add_output(_landed(layer, landing, found))
+                into[layer].add(rows, len(weights.factors))
+                into[layer].add_output(_landed(layer, landing, found))
                 continue
             valid = valid_rows(masks[b], output.shape, layer)
             # Where some rows are padding, all others are looked at: there are few enough.
@@ -178,9 +196,18 @@ def gather(
             landed = landed.transpose(1, 0, 2).reshape(landed.shape[1], -1)
             if valid is not None:
                 rows, landed = rows[:, valid], landed[valid]
-            sums[layer].add(rows)
-            sums[layer].add_output(landed)
-    return {layer: sums.pop(layer).moments() for layer in layers}  # one by one: they are large
+            into[layer].add(rows)
+            into[layer].add_output(landed)
+    # One by one: they are large.
+    return {layer: _with_shrinkage(sums.pop(layer), tests.pop(layer)) for layer in layers}
+
+
+def _with_shrinkage(fitted: Sums, held_out: Sums) -> Moments:
+    found = fitted.moments()
+    if held_out.count and found.count:
+        shrinkage = likeliest(found.covariance, held_out.moments().about(found.mean))
+        return replace(found, shrinkage=shrinkage)
+    return found
 
 
 def _landed(layer: Linear, landing: Landing, found: Mapping[str, npt.NDArray[np.generic]]) -> Array:

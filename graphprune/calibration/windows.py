@@ -90,6 +90,50 @@ class Window:
         flat = taken.reshape(-1, groups, channels // groups * prod(self.kernel))
         return np.ascontiguousarray(flat.transpose(1, 0, 2))
 
+    def rows_at(
+        self, data: Array, groups: int, sample: npt.NDArray[np.int64], position: npt.NDArray[np.int64]
+    ) -> Array:
+        """Windows ``[groups, n, channels per group * prod(kernel)]`` at single output positions.
+
+        Args:
+            data: the batch, ``[samples, channels, *sizes]``.
+            groups: of the convolution.
+            sample: ``[n]``.
+            position: ``[n]`` flat output position in that sample.
+        """
+        sizes = data.shape[2:]
+        flat = self.sources(position, sizes)  # [n, kernel]
+        array = data.reshape(*data.shape[:2], -1)
+        taken = array[sample[:, None], :, np.maximum(flat, 0)]  # [n, kernel, channels]
+        taken[flat < 0] = 0.0
+        turned = taken.transpose(0, 2, 1).reshape(len(sample), groups, -1)
+        return np.ascontiguousarray(turned.transpose(1, 0, 2))
+
+    def out_sizes(self, sizes: Sequence[int]) -> tuple[int, ...]:
+        """Spatial sizes of the output for those of the input."""
+        pads = self.padding(sizes)
+        geometry = zip(sizes, pads, self.kernel, self.strides, self.dilations, strict=True)
+        return tuple((n + sum(p) - (k - 1) * d - 1) // s + 1 for n, p, k, s, d in geometry)
+
+    def sources(self, position: npt.NDArray[np.int64], sizes: Sequence[int]) -> npt.NDArray[np.int64]:
+        """Flat input positions ``[..., prod(kernel)]`` that output positions read; -1 for padding.
+
+        Args:
+            position: ``[...]`` flat output positions.
+            sizes: spatial sizes of the input.
+        """
+        at = np.unravel_index(position, self.out_sizes(sizes))
+        taps = np.meshgrid(*(np.arange(k) for k in self.kernel), indexing="ij")
+        flat = np.zeros((*np.shape(position), prod(self.kernel)), np.int64)
+        inside = np.ones(flat.shape, bool)
+        for x, tap, n, (before, _), s, d in zip(
+            at, taps, sizes, self.padding(sizes), self.strides, self.dilations, strict=True
+        ):
+            where = np.asarray(x)[..., None] * s - before + tap.ravel() * d
+            inside &= (where >= 0) & (where < n)
+            flat = flat * n + where
+        return np.where(inside, flat, -1)
+
     def _pointwise(self, data: Array, groups: int, pick: npt.NDArray[np.int64] | None) -> Array:
         samples, channels = data.shape[:2]
         strided = data[(slice(None), slice(None), *(slice(None, None, s) for s in self.strides))]

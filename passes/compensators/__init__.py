@@ -38,7 +38,8 @@ COMPENSATORS: Mapping[str, Compensator | None] = {
     "obs": Parallel(),
     "combination": Parallel(source=WeightMoments.of, shrink=False, centred=False),
     "rematch": Rematch(),
-    "sequential": Sequential(),
+    "sequential": Sequential(joint=False),
+    "joint": Sequential(),
 }
 
 

@@ -1,7 +1,8 @@
 """Least squares from sums alone: rows come and go, ``XᵀX`` and ``XᵀR`` stay.
 
-The damping is the one that fits rows best that it was not fitted to: rows are summed up in two halves, each
-damping is fitted on the first and judged on the second, and the best is used on both.
+The damping is the one that fits rows best that it was not fitted to: rows are summed up in two parts, each
+damping is fitted on the first and judged on the second.  Rows that are held out are only judged by: what is
+fitted to a row makes it a poor judge, also of the layers behind.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _LARGE = 3000
 
 
 @dataclass
-class Half:
+class Rows:
     """Sums over some rows: features ``x`` (``[groups, n, d]``) and what they should explain, ``r``."""
 
     count: int = 0
@@ -59,36 +60,37 @@ class Half:
 
 @dataclass
 class NormalEquations:
-    """What changes of weight and bias explain the residuals of a layer best."""
+    """What changes of weight and bias explain the residuals of a layer best.
 
-    halves: tuple[Half, Half] = field(default_factory=lambda: (Half(), Half()))
+    Attributes:
+        fitted: rows that the changes are fitted to.
+        held_out: rows that choose the damping; where there are none, a fixed one is used.
+    """
 
-    def add(self, x: npt.NDArray[np.float32], r: npt.NDArray[np.float32]) -> None:
-        """Rows of one batch; they go to the half with fewer."""
-        min(self.halves, key=lambda half: half.count).add(x, r)
+    fitted: Rows = field(default_factory=Rows)
+    held_out: Rows = field(default_factory=Rows)
+
+    def add(self, x: npt.NDArray[np.float32], r: npt.NDArray[np.float32], *, held_out: bool = False) -> None:
+        """Rows of one batch."""
+        (self.held_out if held_out else self.fitted).add(x, r)
 
     @property
     def is_empty(self) -> bool:
         """Is there no row?"""
-        return not any(half.count for half in self.halves)
+        return not self.fitted.count
 
-    @property
-    def whole(self) -> Half:
-        """Both halves together."""
-        a, b = self.halves
-        return Half(a.count + b.count, a.xx + b.xx, a.xr + b.xr, a.x + b.x, a.r + b.r, a.rr + b.rr)
-
-    def solve(self, *, centred: bool) -> tuple[Matrix, Matrix, float]:
+    def solve(self, *, centred: bool, damping: float | None = None) -> tuple[Matrix, Matrix, float]:
         """Change of the matrices ``[groups, d, o]`` and of the bias ``[groups, o]``, and the damping.
 
         Args:
             centred: is there a bias that may change?
+            damping: None: the one that rows held out choose.
         """
-        whole = self.whole
-        xx, xr = whole.moments(centred=centred)
-        damping = self.damping(centred=centred)
+        fitted = self.fitted
+        xx, xr = fitted.moments(centred=centred)
+        damping = self.damping(centred=centred) if damping is None else damping
         # Where means are large, what is left without them is partly rounding of single-precision products.
-        means = np.square(np.asarray(whole.x) / max(whole.count, 1)).mean(axis=-1)
+        means = np.square(np.asarray(fitted.x) / max(fitted.count, 1)).mean(axis=-1)
         least = means * (_ROUNDING if centred else 0.0) + np.finfo(float).tiny
         change = np.zeros_like(xr)
         if np.isfinite(damping):
@@ -96,13 +98,13 @@ class NormalEquations:
                 d = len(matrix)
                 loaded = matrix + np.eye(d) * (damping * max(float(np.trace(matrix)) / d, 0.0) + least[g])
                 change[g] = np.linalg.solve(loaded, xr[g])
-        n = max(whole.count, 1)
-        shift = np.asarray(whole.r) / n - np.einsum("gd,gdo->go", np.asarray(whole.x) / n, change)
+        n = max(fitted.count, 1)
+        shift = np.asarray(fitted.r) / n - np.einsum("gd,gdo->go", np.asarray(fitted.x) / n, change)
         return change, shift if centred else np.zeros_like(shift), damping
 
     def damping(self, *, centred: bool) -> float:
-        """The damping whose fit to one half explains the other half best."""
-        a, b = self.halves
+        """The damping whose fit explains the rows that were held out best."""
+        a, b = self.fitted, self.held_out
         if not a.count or not b.count:
             return 1e-2
         (xx, xr), (test_xx, test_xr) = a.moments(centred=centred), b.moments(centred=centred)

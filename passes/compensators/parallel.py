@@ -20,7 +20,6 @@ from graphprune.calibration.evidence import Evidence
 from graphprune.calibration.linear import Linear
 from graphprune.calibration.moments import Moments
 from graphprune.calibration.rows import is_weighted
-from graphprune.calibration.shrinkage import shrunk
 from graphprune.calibration.weight_moments import Source, measured
 from graphprune.model import Model
 
@@ -80,11 +79,9 @@ class Parallel:
         old = layer.matrices(now)
         if outputs is None or old.shape[1:] != (len(stays), outputs.shape[1]):
             return  # the cut gave this layer another form
-        second, count = joint(found, [slot is not None for slot in slots])
+        second = joint(found, [slot is not None for slot in slots], shrink=self.shrink)
         new, lost = old.copy(), []
         for g, (matrix, moment) in enumerate(zip(consumer.matrices, second, strict=True)):
-            if self.shrink:
-                moment = shrunk(moment, count)
             lost.append(matrix[np.ix_(goes, outputs[g])])
             if self.weights:
                 own = moment[np.ix_(stays, stays)]

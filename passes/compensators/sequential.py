@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from graphprune.passes.compensators.couples import Couple, couples_of
+from graphprune.passes.compensators.joint import Joint
 from graphprune.passes.compensators.normal_equations import NormalEquations
 from graphprune.passes.compensators.pairs import pairs_of
 from graphprune.passes.compensators.parallel import Parallel
@@ -62,9 +64,11 @@ class Sequential:
     """Re-solves every layer that a cut reaches, in topological order.
 
     Attributes:
+        joint: solve a hidden width's layers together too.
         grows: layers without a bias of their own get one.
     """
 
+    joint: bool = True
     grows: bool = True
 
     def __call__(self, evidence: Evidence, removed: Removed, pruned: Model) -> Model:
@@ -80,7 +84,12 @@ class Sequential:
         layers = [layer for n in pruned.ir.graph for layer in linears_of(n, shapes)]
         pairs = {(a.output.name, _expert(a)): b.layer for a, b in pairs_of(evidence, keeps, pruned)}
         cut = _cut_layers(evidence, keeps)
-        first = next((i for i, layer in enumerate(layers) if layer.output.name in cut), len(layers))
+        couples = list(couples_of(evidence, pruned)) if self.joint else []
+        first_nodes = {p.node for c in couples if c.consumer.output.name in cut for p in c.producers}
+        ready = {couple.producers[-1].node: couple for couple in couples}
+        first = next(
+            (i for i, x in enumerate(layers) if x.output.name in cut or x.node in first_nodes), len(layers)
+        )
         open_layers = {layer.node for layer in layers[first:]}
         for layer in counted(evidence.progress, "re-solving the kept weights", layers[first:]):
             open_layers.discard(layer.node)
@@ -91,7 +100,35 @@ class Sequential:
             new.advance(aim.reads)
             old.advance([*aim.targets, *(twin.reads if isinstance(twin, Gathered) else ())])
             self._solve(evidence, keeps, pruned, aim, twin, old, new)
+            if layer.node in ready:
+                self._solve_couple(evidence, keeps, pruned, ready[layer.node], old, new, open_layers, known)
         return pruned
+
+    def _solve_couple(
+        self,
+        evidence: Evidence,
+        keeps: Keeps,
+        pruned: Model,
+        couple: Couple,
+        old: Segments,
+        new: Segments,
+        open_layers: set[ir.Node],
+        known: Mapping[str | None, ir.Value],
+    ) -> None:
+        aim = _aim_of(evidence, couple.consumer, new, open_layers, known)
+        sources = [layer.source for layer in couple.producers]
+        others = [value for value in aim.reads if value is not couple.consumer.source]
+        if any(new.pending([side]) & open_layers for side in (*couple.sides, *others)):
+            return
+        new.advance([*sources, *couple.sides, *others])
+        old.advance(aim.targets)
+
+        def wanted(b: int) -> npt.NDArray[np.float32]:
+            found = {v.name or "": new.values(v.name or "")[b] for v in others}
+            total, inner, outer = _sums(aim, keeps, found, b, old)
+            return np.asarray(total - inner - outer)
+
+        Joint(evidence, pruned, couple, new, self.grows).solve(wanted)
 
     def _solve(
         self,
@@ -112,8 +149,7 @@ class Sequential:
         slot = bias_slot(layer, landing, grows=self.grows)
         for b in range(len(new)):
             found = {v.name or "": new.values(v.name or "")[b] for v in aim.reads}
-            before = [_kept(old.values(v.name or "")[b], keeps, v) for v in aim.targets]
-            wanted = sum(before, np.zeros((), np.float32))
+            wanted, inner, outer = _sums(aim, keeps, found, b, old)
             weights = weights_of(layer, landing, found, wanted.shape)
             if weights is not None and isinstance(twin, Gathered):
                 # A row that another expert takes over has another target.
@@ -123,11 +159,6 @@ class Sequential:
             if weights is None and valid is None:
                 sampler = replace(evidence.sampler, per_feature=ROWS_PER_FEATURE)
                 pick = sampler.pick(layer, matrices.shape[1], wanted.shape, b)
-            inner, outer = np.zeros_like(wanted) + _own_bias(layer, found), np.zeros_like(wanted)
-            for other in landing.others:
-                outer = outer + np.asarray(found[other.name or ""], np.float32)
-            for node, index in landing.biases:
-                inner = inner + read(node.inputs[index]).astype(np.float32)  # type: ignore[arg-type]
             data = spread(layer, found[layer.source.name or ""], wanted.shape)
             rows, aims = layer.rows(data, pick), layer.targets(wanted, pick)
             if rows.shape[1] != aims.shape[1]:
@@ -141,7 +172,7 @@ class Sequential:
             if weights is not None:
                 rows, now = weights.scaled(rows), weights.scaled(now)
                 aims = aims if landing.gate is not None else weights.scaled(aims)
-            sums.add(rows, aims - now - outer)
+            sums.add(rows, aims - now - outer, held_out=evidence.held_out[b])
             slot = slot if weights is None else None
         if sums.is_empty:
             return
@@ -185,6 +216,20 @@ def _aim_of(
     if not all(name in known for name in names):
         return plain
     return Aim(layer, replace(landing, others=ready), tuple(known[name] for name in names))
+
+
+def _sums(
+    aim: Aim, keeps: Keeps, found: Mapping[str, npt.NDArray[np.generic]], batch: int, old: Segments
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """What a layer's sum should be, what its biases add to it, and what other operands do."""
+    before = [_kept(old.values(v.name or "")[batch], keeps, v) for v in aim.targets]
+    wanted = sum(before, np.zeros((), np.float32))
+    inner, outer = np.zeros_like(wanted) + _own_bias(aim.layer, found), np.zeros_like(wanted)
+    for other in aim.landing.others:
+        outer = outer + np.asarray(found[other.name or ""], np.float32)
+    for node, index in aim.landing.biases:
+        inner = inner + read(node.inputs[index]).astype(np.float32)  # type: ignore[arg-type]
+    return wanted, inner, outer
 
 
 def _expert(layer: Linear) -> int:

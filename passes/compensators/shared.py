@@ -45,21 +45,25 @@ def by_weight(evidence: Evidence, keeps: Keeps, pruned: Model) -> Iterator[list[
             yield pairs
 
 
-def joint(found: Sequence[Moments], centred: Sequence[bool]) -> tuple[npt.NDArray[np.float64], int]:
-    """Second moments ``[groups, d, d]`` of all layers of a weight, and the rows that they come from.
+def joint(found: Sequence[Moments], centred: Sequence[bool], *, shrink: bool) -> npt.NDArray[np.float64]:
+    """Second moments ``[groups, d, d]`` of all layers of a weight.
 
     Args:
         found: moments of each layer's input.
         centred: does a bias of the layer take the means?
+        shrink: as far as they are certain.
     """
-    each = [m.covariance if about_mean else m.second for m, about_mean in zip(found, centred, strict=True)]
+    each = [
+        m.shrunk(centred=about_mean) if shrink else m.covariance if about_mean else m.second
+        for m, about_mean in zip(found, centred, strict=True)
+    ]
     if len(each) == 1:
-        return each[0], found[0].count
+        return each[0]
     factors = np.array([1.0 / m.energy if m.energy > 0 else 0.0 for m in found])
     if not factors.any():  # nobody knows how much they matter
         factors[:] = 1.0
     total = sum(matrix * factor for matrix, factor in zip(each, factors / factors.sum(), strict=True))
-    return np.asarray(total), sum(m.count for m in found)
+    return np.asarray(total)
 
 
 def _readers(value: ir.Value) -> set[tuple[ir.Node, int]]:

@@ -43,7 +43,7 @@ def bias_slot(layer: Linear, landing: Landing, *, grows: bool = True) -> Slot | 
 
 
 def _slot(layer: Linear, landing: Landing) -> Slot | None:
-    made = _sizes(layer.constant)[layer.made]
+    made = sizes_of(layer.constant)[layer.made]
     if layer.node.op_type in ("Conv", "Gemm"):
         bias = layer.node.inputs[2] if len(layer.node.inputs) > 2 else None
         if bias is None:
@@ -115,10 +115,11 @@ def _is_vector(value: ir.Value, size: int, axis: int) -> bool:
     """One number per feature, features along this axis?"""
     if value.const_value is None or value.is_graph_input():
         return False
-    shape = _sizes(value)
+    shape = sizes_of(value)
     return int(np.prod(shape)) == size and (size == 1 or (len(shape) >= -axis and shape[axis] == size))
 
 
-def _sizes(value: ir.Value) -> tuple[int, ...]:
+def sizes_of(value: ir.Value) -> tuple[int, ...]:
+    """Shape of a constant."""
     assert value.const_value is not None
     return tuple(int(n) for n in value.const_value.shape.numpy())

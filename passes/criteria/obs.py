@@ -18,7 +18,6 @@ from graphprune.passes.criteria.magnitude import Magnitude
 from graphprune.calibration.evidence import Consumer, Evidence
 from graphprune.calibration.moments import Moments
 from graphprune.calibration.rows import is_weighted
-from graphprune.calibration.shrinkage import shrunk
 from graphprune.calibration.weight_moments import Source, measured
 from graphprune.groups import Group
 from graphprune.progress import counted
@@ -78,7 +77,7 @@ class OptimalBrainSurgeon:
 
     Attributes:
         damping: added to the covariance's diagonal, relative to its mean.
-        shrink: shrink correlations as far as the number of rows calls for.
+        shrink: shrink covariances as far as rows that were held out call for.
         source: of the moments: measured on the samples, or known from the weights.
         additive: a score is the error that a unit adds when it goes after all less important ones.
     """
@@ -114,11 +113,11 @@ class OptimalBrainSurgeon:
                 continue
             # Rows that count differently have no bias that could take their mean.
             weighted = is_weighted(consumer.layer, consumer.landing)
-            covariance = moments.second if weighted else moments.covariance
+            plain = moments.second if weighted else moments.covariance
+            covariance = moments.shrunk(centred=not weighted) if self.shrink else plain
             scale = scale_of(consumer, moments)
             for matrix, own in zip(consumer.matrices, covariance, strict=True):
-                known = shrunk(own, moments.count) if self.shrink else own
-                inverse = inverse_of(known, self.damping)
+                inverse = inverse_of(own, self.damping)
                 found.append(Problem(matrix.copy(), inverse, places, scale))
         return found
 
