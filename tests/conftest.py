@@ -9,10 +9,24 @@ from pathlib import Path
 
 import pytest
 
+from graphprune.calibration import evidence
+
 # `networks` is importable from every test.
 sys.path.insert(0, str(Path(__file__).parent))
 
 FRAMEWORKS = ("torch", "tensorflow")
+
+
+@pytest.fixture
+def unmixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples are as they are given."""
+    monkeypatch.setattr(evidence, "mixtures", lambda *arguments: [])
+
+
+@pytest.fixture
+def all_fitted(unmixed: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And none is held out: sums by hand are over all of them."""
+    monkeypatch.setattr(evidence, "HELD_OUT", 1 << 30)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

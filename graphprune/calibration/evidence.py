@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +19,7 @@ from graphprune.calibration.hidden_batch import as_run
 from graphprune.calibration.known_moments import KnownMoments
 from graphprune.calibration.landing import Landing, landing_of
 from graphprune.calibration.linear import Linear
+from graphprune.calibration.mixtures import mixtures
 from graphprune.calibration.moments import MAX_FEATURES, MOMENTS_BYTES, Moments, Sampler, gather
 from graphprune.calibration.padding import batches_of, padding_mask
 from graphprune.calibration.pieces import exposing
@@ -154,8 +156,8 @@ class Evidence:
     def judges(self) -> tuple[Sequence[Mapping[str, npt.NDArray[np.generic]]], int]:
         """Batches that nothing is fitted to, and how many samples they hold; all, where these are too few."""
         held = [batch for batch, is_held in zip(self.batches, self.held_out, strict=True) if is_held]
-        count = len(self.samples) * len(held) // max(len(self.batches), 1)
-        return (held, count) if count >= JUDGES else (self.batches, len(self.samples))
+        count = self._count(held)
+        return (held, count) if count >= JUDGES else (self.batches, self._count(self.batches))
 
     @cached_property
     def masks(self) -> Sequence[npt.NDArray[np.bool_] | None]:
@@ -165,7 +167,32 @@ class Evidence:
     @cached_property
     def sampler(self) -> Sampler:
         """Which rows of a layer's input are looked at."""
-        return Sampler(self.seed, len(self.samples))
+        return Sampler(self.seed, self.count)
+
+    @property
+    def count(self) -> int:
+        """Samples in all batches."""
+        return self._count(self.batches)
+
+    def _count(self, batches: Sequence[Mapping[str, npt.NDArray[np.generic]]]) -> int:
+        if self.samples.whole:
+            return len(batches)
+        alone = [name for name in batches[0] if name not in self.samples.shared] if batches else []
+        return sum(len(batch[alone[0]]) if alone else 1 for batch in batches)
+
+    def with_mixtures(self) -> Evidence:
+        """The same with mixtures of samples among the batches, to fit weights to; never to judge by."""
+        plain = not self.is_synthetic and not self.samples.shared and not self.samples.whole
+        kept = [batch for batch, is_held in zip(self.batches, self.held_out, strict=True) if not is_held]
+        mixed = mixtures(kept, self.seed) if plain else []
+        if not mixed:
+            return self
+        more = copy(self)
+        for name in ("masks", "sampler"):
+            more.__dict__.pop(name, None)
+        more.__dict__["batches"] = [*self.batches, *mixed]
+        more.__dict__["held_out"] = [*self.held_out, *(False for _ in mixed)]
+        return more
 
     @cached_property
     def consumers(self) -> list[Consumer]:

@@ -3,8 +3,8 @@
 With fewer rows than features some features are linear combinations of others on these rows, and on no
 others; rows of one sample resemble each other, so that they count as fewer than they are; and a feature that
 never spoke may speak on the next sample.  So correlations are shrunk towards zero, and variances towards
-their mean.  How far is decided by rows that were held out: the shares under which a normal distribution of
-that covariance finds them likeliest.  Without such rows correlations alone are shrunk, as far as the number of
+their mean.  Rows that were held out decide how far: the shares under which a normal distribution of that
+covariance finds them likeliest.  Without such rows correlations alone are shrunk, as far as the number of
 rows calls for: the oracle approximating shrinkage of Chen et al. 2010 (arXiv:0907.4698).
 """
 

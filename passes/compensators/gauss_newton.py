@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from graphprune.passes.compensators.hidden import Hidden
 from graphprune.passes.compensators.normal_equations import NormalEquations
+from graphprune.passes.compensators.taps import backward, forward, windows
 
 Array = npt.NDArray[np.float32]
 Index = npt.NDArray[np.int64]
@@ -34,6 +35,7 @@ class Patches:
         inputs: what each producer reads, ``[groups, rows, d]``; with a bias the last feature is one.
         sides: ``[rows, k]`` each.
         reads: ``[n, w]`` rows of the hidden tensor that each output reads; the number of rows for padding.
+            If that is one, it is the row with the same number.
         wanted: ``[n, o]``.
     """
 
@@ -82,6 +84,8 @@ class Fit:
         """Improves the weights; squared errors on rows held out: with new ``U`` alone, and with both."""
         self._read_again()
         start = best = self._error(self.held_out)
+        if not np.isfinite(start + self._error(self.fitted)):
+            return start, start
         found = self._copy()
         made = _made(self.fitted, self.weights.made)
         self._factors = [self._curvature(made, i) for i in range(len(made))]
@@ -118,22 +122,8 @@ class Fit:
         return Weights(list(self.weights.made), self.weights.read, self.weights.shift)
 
     def _output(self, patches: Patches, made: Sequence[Array]) -> Array:
-        windows = self._windows(patches, self.hidden.value(made, patches.sides))
-        out = np.matmul(windows, self.weights.read)
-        return np.asarray(out.transpose(1, 0, 2).reshape(len(patches.reads), -1) + self.weights.shift)
-
-    def _windows(self, patches: Patches, values: Array) -> Array:
-        """``[groups, n, w * k / groups]``."""
-        groups, (n, w) = len(self.weights.read), patches.reads.shape
-        if w == 1:
-            taken = values[:, None]
-        else:
-            taken = np.concatenate([values, np.zeros_like(values[:1])])[patches.reads]
-        if groups == 1:
-            return np.asarray(taken.reshape(1, n, -1))
-        return np.ascontiguousarray(taken.reshape(n, w, groups, -1).transpose(2, 0, 1, 3)).reshape(
-            groups, n, -1
-        )
+        values = self.hidden.value(made, patches.sides)
+        return np.asarray(forward(values, patches.reads, self.weights.read) + self.weights.shift)
 
     def _error(self, patches: Patches, made: Sequence[Array] | None = None) -> float:
         made = _made(patches, self.weights.made) if made is None else made
@@ -147,27 +137,22 @@ class Fit:
         sums = NormalEquations()
         for patches in (self.fitted, self.held_out) if self._damping is None else (self.fitted,):
             values = _made(patches, self.weights.made) if made is None else made
-            rows = self._windows(patches, self.hidden.value(values, patches.sides))
+            rows = windows(self.hidden.value(values, patches.sides), patches.reads, groups)
             rest = patches.wanted - self._output(patches, values)
             rest = rest.reshape(len(rest), groups, -1).transpose(1, 0, 2)
             sums.add(rows, np.ascontiguousarray(rest), held_out=patches is self.held_out)
+        if sums.is_empty:
+            return
         change, shift, self._damping = sums.solve(centred=self.centred, damping=self._damping)
         self.weights.read = (self.weights.read + change).astype(np.float32)
         self.weights.shift = (self.weights.shift + shift.reshape(-1)).astype(np.float32)
 
     def _gradient(self, made: Sequence[Array]) -> list[Array]:
         """By which changes of ``V`` the squared error falls fastest, ``[groups, d, k / groups]`` each."""
-        patches, (groups, _, _) = self.fitted, self.weights.read.shape
-        n, w = patches.reads.shape
-        rest = (patches.wanted - self._output(patches, made)).reshape(n, groups, -1).transpose(1, 0, 2)
-        back = np.matmul(rest, self.weights.read.transpose(0, 2, 1))  # [groups, n, w * k / groups]
-        back = back.reshape(groups, n, w, -1).transpose(1, 2, 0, 3).reshape(n, w, -1)
-        worth = back[:, 0]
-        if w > 1:
-            worth = np.zeros((len(made[0]) + 1, back.shape[2]), np.float32)
-            for tap in range(w):  # a tap reads each row once
-                worth[patches.reads[:, tap]] += back[:, tap]
-            worth = worth[:-1]
+        patches = self.fitted
+        n = len(patches.reads)
+        rest = patches.wanted - self._output(patches, made)
+        worth = backward(rest, patches.reads, self.weights.read, len(made[0]))
         found = []
         for i, x in enumerate(patches.inputs):
             by_made = worth * self.hidden.slope(made, patches.sides, i)

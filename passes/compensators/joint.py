@@ -21,13 +21,14 @@ from graphprune.calibration.segments import Segments
 from graphprune.model import Model
 
 Array = npt.NDArray[np.float32]
+Matrices = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
 #: What the consumer's output should be, for a batch, without what its bias adds already.
 Wanted = Callable[[int], Array]
 #: Outputs per feature that are looked at.
-ROWS_PER_FEATURE = 64
-#: Of what producers read, at most.
-BYTES = 1 << 27
+ROWS_PER_FEATURE = 192
+#: Of what producers read and make, and of the windows of it, at most.
+BYTES = 3 << 27
 #: Wider hidden tensors cost more than they are worth.
 MAX_HIDDEN = 4096
 #: Errors on rows that were held out have to fall by this part, or nothing is changed.
@@ -69,7 +70,7 @@ class Joint:
         biases = [_bias(s, layer, m) for s, layer, m in zip(slots, couple.producers, matrices, strict=True)]
         made = [_with_bias(m, b) for m, b in zip(matrices, biases, strict=True)]
         taps = prod(consumer.window.kernel) if consumer.window is not None else 1
-        rows = self._rows(wanted, [s is not None for s in slots], taps, [m.shape[1] for m in made], reading)
+        rows = self._rows(wanted, [s is not None for s in slots], taps, made, reading)
         if rows is None:
             return
         rank = np.ndim(self.new.values(couple.producers[0].source.name or "")[0])
@@ -92,20 +93,23 @@ class Joint:
             add_bias(graph, consumer, slot, found.shift)
 
     def _rows(
-        self, wanted: Wanted, biased: Sequence[bool], taps: int, features: Sequence[int], reading: Array
+        self, wanted: Wanted, biased: Sequence[bool], taps: int, made: Sequence[Array], reading: Matrices
     ) -> tuple[Patches, Patches] | None:
         """Patches to fit and to judge by."""
         rng = np.random.default_rng([self.evidence.seed, *(self.couple.consumer.output.name or "").encode()])
-        per_row = 4 * sum(features)
-        many = ROWS_PER_FEATURE * max(*features, reading.shape[1])
         overlap = 1 if taps == 1 else 2
-        many = min(many, BYTES // (per_row * overlap))
+        hidden = len(reading) * reading.shape[1]  # values in all windows of an output
+        inputs = sum(m.shape[0] * m.shape[1] for m in made)
+        per_output = 4 * (overlap * (inputs + 2 * hidden // taps) + hidden)
+        many = ROWS_PER_FEATURE * max(*(m.shape[1] for m in made), reading.shape[1])
+        many = min(many, BYTES // per_output)
         parts: dict[bool, list[Patches]] = {False: [], True: []}
         for b in range(len(self.new)):
             found = self._batch(b, wanted(b), biased, many, rng)
             if found is None:
                 return None
-            parts[self.evidence.held_out[b]].append(found)
+            if _is_finite(found):  # a run that overflows says nothing
+                parts[self.evidence.held_out[b]].append(found)
         if not parts[False] or not parts[True]:
             return None
         return _joined(parts[False]), _joined(parts[True])
@@ -115,7 +119,7 @@ class Joint:
     ) -> Patches | None:
         couple, consumer = self.couple, self.couple.consumer
         sources = [self.new.values(layer.source.name or "")[b] for layer in couple.producers]
-        sample, position = patches(consumer, wanted.shape, many, len(self.evidence.samples), rng)
+        sample, position = patches(consumer, wanted.shape, many, self.evidence.count, rng)
         valid = valid_rows(self.evidence.masks[b], wanted.shape, consumer)
         if valid is not None:
             chosen = valid[sample * consumer.positions(wanted.shape) + position]
@@ -130,10 +134,15 @@ class Joint:
             there = prod(sizes)
             taken = consumer.window.sources(position, sizes)
             flat = np.where(taken < 0, -1, sample[:, None] * there + taken)
-            unique, reads = np.unique(flat, return_inverse=True)
-            reads = reads.reshape(flat.shape)
-            if len(unique) and unique[0] < 0:
-                unique, reads = unique[1:], np.where(reads == 0, len(unique) - 1, reads - 1)
+            if flat.shape[1] == 1:
+                if (flat < 0).any():
+                    return None
+                unique, reads = flat[:, 0], np.arange(len(flat))[:, None]
+            else:
+                unique, reads = np.unique(flat, return_inverse=True)
+                reads = reads.reshape(flat.shape)
+                if len(unique) and unique[0] < 0:
+                    unique, reads = unique[1:], np.where(reads == 0, len(unique) - 1, reads - 1)
             places = np.stack(np.divmod(unique, there))
         inputs = []
         for layer, source, has_bias in zip(couple.producers, sources, biased, strict=True):
@@ -159,10 +168,15 @@ def _joined(parts: Sequence[Patches]) -> Patches:
     return Patches(tuple(inputs), tuple(sides), np.concatenate(reads), wanted)
 
 
+def _is_finite(rows: Patches) -> bool:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return all(np.isfinite(np.vdot(a, a)) for a in (*rows.inputs, *rows.sides, rows.wanted))
+
+
 def _hidden_sizes(layer: Linear, source: npt.NDArray[np.generic]) -> tuple[int, ...]:
-    """Spatial sizes of what a convolution makes."""
-    assert layer.window is not None
-    return layer.window.out_sizes(source.shape[2:])
+    """Sizes behind the channels of what a convolution, or a weight on the left, makes."""
+    sizes = source.shape[2:]
+    return sizes if layer.window is None else layer.window.out_sizes(sizes)
 
 
 def _has_bias(layer: Linear) -> bool:

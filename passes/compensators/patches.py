@@ -38,7 +38,8 @@ def patches(
         return _grid(output[0], found)
     sizes = output[2:]
     side = max(1, int(np.ceil(per_sample ** (1 / len(sizes)))), min(_LEAST, *sizes))
-    box = tuple(min(side, n) for n in sizes)
+    while prod(box := tuple(min(side, n) for n in sizes)) < per_sample:  # a long, narrow input
+        side += 1
     corner = np.stack([rng.integers(0, n - b + 1, output[0]) for n, b in zip(sizes, box, strict=True)])
     steps = np.stack([grid.ravel() for grid in np.meshgrid(*map(np.arange, box), indexing="ij")])
     at = corner[:, :, None] + steps[:, None, :]  # [rank, samples, positions]

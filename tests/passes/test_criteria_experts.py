@@ -99,6 +99,7 @@ def experts(found: Evidence) -> Group:
     return group
 
 
+@pytest.mark.usefixtures("all_fitted")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("criterion", [reap_criterion, routing_frequency, expert_subset])
 def test_an_expert_that_is_never_chosen_goes_first(form: str, criterion: type) -> None:
@@ -117,6 +118,7 @@ def test_an_expert_that_is_never_chosen_goes_first(form: str, criterion: type) -
     assert (np.delete(scores, 3) > 1e-5).all()
 
 
+@pytest.mark.usefixtures("all_fitted")
 @pytest.mark.parametrize("form", FORMS)
 def test_frequency_and_reap_are_what_their_formulas_say(form: str) -> None:
     w = weights()
@@ -213,6 +215,7 @@ def test_experts_and_inner_channels_go_together() -> None:
     assert np.isfinite(run(again)).all()
 
 
+@pytest.mark.usefixtures("all_fitted")
 def test_rows_that_a_gate_cancels_say_nothing() -> None:
     """Inner channels of an expert are judged on its own tokens."""
     w = weights()

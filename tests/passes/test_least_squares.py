@@ -58,6 +58,7 @@ def left_over(rows: Matrix, weight: Matrix, removed: npt.NDArray[np.int64]) -> f
     return float(np.square(wanted - fit).sum() / len(x))
 
 
+@pytest.mark.usefixtures("all_fitted")
 @pytest.mark.parametrize("name", MODELS)
 def test_scores_are_brute_force_errors_in_greedy_order(name: str) -> None:
     make, place, per = MODELS[name]
@@ -177,6 +178,7 @@ def least_squares(evidence: Evidence) -> tuple[Matrix, Matrix]:
     return new, b + mean @ w - mean[KEPT] @ new
 
 
+@pytest.mark.usefixtures("all_fitted")
 def test_one_pass_is_the_closed_form() -> None:
     evidence = evidence_of(dense(), samples=150)
     found = pruned_by(evidence, "b.w:0", GONE, Parallel(damping=0.0, shrink=False))
@@ -185,9 +187,10 @@ def test_one_pass_is_the_closed_form() -> None:
     np.testing.assert_allclose(initializer(found, "b.b"), bias, atol=1e-4)
 
 
+@pytest.mark.usefixtures("unmixed")
 def test_layer_by_layer_is_the_closed_form_where_one_layer_is_cut() -> None:
     evidence = evidence_of(dense(), samples=3000)
-    found = pruned_by(evidence, "b.w:0", GONE, Sequential())
+    found = pruned_by(evidence, "b.w:0", GONE, Sequential(joint=False))
     weight, bias = least_squares(evidence)
     np.testing.assert_allclose(initializer(found, "b.w"), weight, atol=2e-2)
     inputs = dict(evidence.samples.feeds)
@@ -196,6 +199,7 @@ def test_layer_by_layer_is_the_closed_form_where_one_layer_is_cut() -> None:
     assert np.square(made - wanted).mean() < 1.001 * np.square(best - wanted).mean()
 
 
+@pytest.mark.usefixtures("all_fitted")
 def test_means_alone_go_to_the_bias() -> None:
     evidence = evidence_of(dense(), samples=150)
     found = pruned_by(evidence, "b.w:0", GONE, Parallel(weights=False))
@@ -252,10 +256,11 @@ def test_a_gemm_may_add_more_than_a_bias(third: str) -> None:
 
 
 def equations(x: Matrix, r: Matrix) -> NormalEquations:
-    """Rows in ten batches."""
+    """Rows in ten batches, two of them held out."""
     found = NormalEquations()
-    for part in np.array_split(np.arange(len(x)), 10):
-        found.add(x[None, part].astype(np.float32), r[None, part].astype(np.float32))
+    for i, part in enumerate(np.array_split(np.arange(len(x)), 10)):
+        rows, aims = (a[None, part].astype(np.float32) for a in (x, r))
+        found.add(rows, aims, held_out=i in (4, 9))
     return found
 
 
@@ -269,7 +274,7 @@ def test_damping_is_chosen_on_what_was_not_fitted() -> None:
         """The damping, and the errors on new rows with it and with next to none."""
         found = equations(x, x @ truth + noise * rng.standard_normal((300, 5)))
         change, _, damping = found.solve(centred=False)
-        loose = np.linalg.solve(*(m[0] for m in found.whole.moments(centred=False)))
+        loose = np.linalg.solve(*(m[0] for m in found.fitted.moments(centred=False)))
         gaps = [float(np.square(fresh @ (w - truth)).mean()) for w in (change[0], loose)]
         return damping, *gaps
 

@@ -179,11 +179,11 @@ def test_other_readers_of_a_weight_keep_it(recipe: str) -> None:
     assert last.input[1] == lookup.input[0]
 
 
-@pytest.mark.parametrize("recipe", ["graphprune", "obspa"])
-def test_layers_before_the_first_cut_keep_their_numbers(recipe: str) -> None:
+@pytest.mark.parametrize("options", [{"compensator": "sequential"}, {"recipe": "obspa"}], ids=str)
+def test_layers_before_the_first_cut_keep_their_numbers(options: dict[str, Any]) -> None:
     model = NETWORKS["mlp"]()
     result = gp.prune(
-        model, recipe=recipe, target={"params": 0.8}, calibration=feeds(model, batch=100), include=["b.w"]
+        model, target={"params": 0.8}, calibration=feeds(model, batch=100), include=["b.w"], **options
     )
     proto, stays = result.model.to_proto(), kept(result.plan, "b.w:1")
     assert len(stays) < 8

@@ -71,6 +71,7 @@ def kept(result: gp.PruneResult, name: str, axis: int, size: int) -> list[int]:
     return list(found[0]) if found else list(range(size))
 
 
+@pytest.mark.usefixtures("all_fitted")
 @pytest.mark.parametrize(
     ("make", "names"),
     [(with_norms, ("an", "bnorm", "cn")), (lambda: folded(with_norms()), ("a", "b", "c"))],
@@ -117,6 +118,7 @@ def test_what_no_cut_reaches_keeps_its_constants() -> None:
     assert np.abs(changed - initializer(model, "cn.mean")).max() > 1e-3
 
 
+@pytest.mark.usefixtures("all_fitted")
 def test_what_a_norm_knew_of_its_training_data_stays() -> None:
     """Its input's mean and variance change as they do on the samples, from where they were."""
     model = with_norms()

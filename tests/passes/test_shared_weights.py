@@ -62,6 +62,7 @@ def test_a_mix_of_others_goes_from_all_branches(model: onnx.ModelProto, recipe: 
         np.testing.assert_allclose(found / scale, wanted / scale, atol=0.03)
 
 
+@pytest.mark.usefixtures("all_fitted")
 def test_the_sum_of_all_equations_is_solved() -> None:
     """By hand, from the rows of both branches, each relative to the variance of its output."""
     model = build(
