@@ -20,7 +20,7 @@ from graphprune.passes.compensators.taps import backward, forward, windows
 Array = npt.NDArray[np.float32]
 Index = npt.NDArray[np.int64]
 #: Steps at most; more change the last percent.
-STEPS = 8
+STEPS = 6
 #: Relative to the mean of the diagonal, for the two factors of the curvature.
 _DAMPING = 1e-4, 1e-3
 #: A step that gains less, relative to the error on rows that were held out, is the last.
@@ -79,12 +79,13 @@ class Fit:
     centred: bool
     _damping: float | None = None
     _factors: list[tuple[list[Array], list[Array]]] = field(default_factory=list)
+    _rest: Array = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     def run(self, steps: int = STEPS) -> tuple[float, float]:
         """Improves the weights; squared errors on rows held out: with new ``U`` alone, and with both."""
         self._read_again()
         start = best = self._error(self.held_out)
-        if not np.isfinite(start + self._error(self.fitted)):
+        if not np.isfinite(start + _mean_square(self._rest)):
             return start, start
         found = self._copy()
         made = _made(self.fitted, self.weights.made)
@@ -128,31 +129,31 @@ class Fit:
     def _error(self, patches: Patches, made: Sequence[Array] | None = None) -> float:
         made = _made(patches, self.weights.made) if made is None else made
         rest = patches.wanted - self._output(patches, made)
-        error = float(np.vdot(rest, rest)) / max(rest.size, 1)
-        return error if np.isfinite(error) else np.inf
+        return _mean_square(rest)
 
     def _read_again(self, made: Sequence[Array] | None = None) -> None:
-        """The consumer's weights for the hidden tensor as it is now."""
-        groups = len(self.weights.read)
-        sums = NormalEquations()
+        """The consumer's weights for the hidden tensor as it is now, and what they leave unexplained."""
+        groups, old = len(self.weights.read), self.weights
+        sums, known = NormalEquations(), {}
         for patches in (self.fitted, self.held_out) if self._damping is None else (self.fitted,):
-            values = _made(patches, self.weights.made) if made is None else made
+            values = _made(patches, old.made) if made is None else made
             rows = windows(self.hidden.value(values, patches.sides), patches.reads, groups)
-            rest = patches.wanted - self._output(patches, values)
-            rest = rest.reshape(len(rest), groups, -1).transpose(1, 0, 2)
-            sums.add(rows, np.ascontiguousarray(rest), held_out=patches is self.held_out)
-        if sums.is_empty:
-            return
-        change, shift, self._damping = sums.solve(centred=self.centred, damping=self._damping)
-        self.weights.read = (self.weights.read + change).astype(np.float32)
-        self.weights.shift = (self.weights.shift + shift.reshape(-1)).astype(np.float32)
+            rest = _grouped(patches.wanted - old.shift, groups) - rows @ old.read
+            sums.add(rows, rest, held_out=patches is self.held_out)
+            known[patches is self.held_out] = rows, rest
+        rows, rest = known[False]
+        if not sums.is_empty:
+            change, shift, self._damping = sums.solve(centred=self.centred, damping=self._damping)
+            old.read = (old.read + change).astype(np.float32)
+            old.shift = (old.shift + shift.reshape(-1)).astype(np.float32)
+            rest = rest - rows @ change.astype(np.float32) - shift.astype(np.float32)[:, None]
+        self._rest = rest.transpose(1, 0, 2).reshape(len(self.fitted.wanted), -1)
 
     def _gradient(self, made: Sequence[Array]) -> list[Array]:
         """By which changes of ``V`` the squared error falls fastest, ``[groups, d, k / groups]`` each."""
         patches = self.fitted
         n = len(patches.reads)
-        rest = patches.wanted - self._output(patches, made)
-        worth = backward(rest, patches.reads, self.weights.read, len(made[0]))
+        worth = backward(self._rest, patches.reads, self.weights.read, len(made[0]))
         found = []
         for i, x in enumerate(patches.inputs):
             by_made = worth * self.hidden.slope(made, patches.sides, i)
@@ -191,7 +192,7 @@ class Fit:
     def _search(self, made: Sequence[Array], direction: Sequence[Array], length: float) -> float:
         """A length of step under which the error falls, 0 if there is none."""
         moves = _made(self.fitted, direction)
-        best, found = self._error(self.fitted, made), 0.0
+        best, found = _mean_square(self._rest), 0.0
         for _ in range(4):
             for trial in (length, 2 * length) if not found else (2 * length,):
                 ahead = [z + np.float32(trial) * m for z, m in zip(made, moves, strict=True)]
@@ -209,6 +210,16 @@ def _made(patches: Patches, weights: Sequence[Array]) -> list[Array]:
     """What the producers make, ``[rows, k]`` each."""
     found = [np.matmul(x, v) for x, v in zip(patches.inputs, weights, strict=True)]
     return [z[0] if len(z) == 1 else z.transpose(1, 0, 2).reshape(z.shape[1], -1) for z in found]
+
+
+def _grouped(values: Array, groups: int) -> Array:
+    """``[n, o]`` as ``[groups, n, o / groups]``."""
+    return np.ascontiguousarray(values.reshape(len(values), groups, -1).transpose(1, 0, 2))
+
+
+def _mean_square(rest: Array) -> float:
+    error = float(np.vdot(rest, rest)) / max(rest.size, 1)
+    return error if np.isfinite(error) else np.inf
 
 
 def _inverse(matrix: npt.NDArray[np.float64], damping: float) -> Array:

@@ -28,7 +28,7 @@ Wanted = Callable[[int], Array]
 #: Outputs per feature that are looked at.
 ROWS_PER_FEATURE = 192
 #: Of what producers read and make, and of the windows of it, at most.
-BYTES = 3 << 27
+BYTES = 1 << 28
 #: Wider hidden tensors cost more than they are worth.
 MAX_HIDDEN = 4096
 #: Errors on rows that were held out have to fall by this part, or nothing is changed.
@@ -53,33 +53,33 @@ class Joint:
     new: Segments
     grows: bool = True
 
-    def solve(self, wanted: Wanted) -> None:
-        """Changes the weights of the couple if rows that were held out say that it helps."""
+    def solve(self, wanted: Wanted) -> bool:
+        """Changes the weights of the couple if rows that were held out say that it helps; did it?"""
         couple, consumer = self.couple, self.couple.consumer
         landing = self.evidence.landing
         slots = [bias_slot(layer, landing(layer.output), grows=False) for layer in couple.producers]
         slot = bias_slot(consumer, landing(consumer.output), grows=self.grows)
         if any(s is None and _has_bias(layer) for s, layer in zip(slots, couple.producers, strict=True)):
-            return
+            return False
         weights = [read(layer.constant) for layer in couple.producers]
         matrices = [layer.matrices(w) for layer, w in zip(couple.producers, weights, strict=True)]
         last = read(consumer.constant)
         reading = consumer.matrices(last)
         if max(m.shape[1] for m in (*matrices, reading)) > MAX_HIDDEN:
-            return
+            return False
         biases = [_bias(s, layer, m) for s, layer, m in zip(slots, couple.producers, matrices, strict=True)]
         made = [_with_bias(m, b) for m, b in zip(matrices, biases, strict=True)]
         taps = prod(consumer.window.kernel) if consumer.window is not None else 1
         rows = self._rows(wanted, [s is not None for s in slots], taps, made, reading)
         if rows is None:
-            return
+            return False
         rank = np.ndim(self.new.values(couple.producers[0].source.name or "")[0])
         hidden = Hidden(self.pruned, couple, max(rank, 2), self.evidence.threads)
         start = Weights(made, _by_window(reading, taps), np.zeros(rows[0].wanted.shape[1], np.float32))
         fit = Fit(hidden, *rows, start, centred=slot is not None)
         alone, together = fit.run()
         if not together < (1.0 - _WORTH_IT) * alone:
-            return
+            return False
         graph, found = self.pruned.ir.graph, fit.weights
         for layer, weight, own, bias, new in zip(
             couple.producers, weights, slots, biases, found.made, strict=True
@@ -91,6 +91,7 @@ class Joint:
         write(graph, *consumer.place, consumer.updated(last, _by_channel(found.read, taps)))
         if slot is not None:
             add_bias(graph, consumer, slot, found.shift)
+        return True
 
     def _rows(
         self, wanted: Wanted, biased: Sequence[bool], taps: int, made: Sequence[Array], reading: Matrices

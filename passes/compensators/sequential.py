@@ -94,18 +94,25 @@ class Sequential:
         as_before = {layer.node for layer in layers[:reached]}
         ready = {c.producers[-1].node: c for c in couples if c.consumer.node not in as_before}
         open_layers = {layer.node for layer in layers[first:]}
+        solved: set[ir.Node] = set()
         for layer in counted(evidence.progress, "re-solving the kept weights", layers[first:]):
             open_layers.discard(layer.node)
             if layer.output.name not in known or len(list(layer.constant.uses())) > 1:
+                continue
+            is_solved = layer.node in as_before or layer.node in solved
+            if is_solved and layer.node not in ready:
                 continue
             aim = _aim_of(evidence, layer, new, open_layers, known)
             twin = pairs.get((layer.output.name, _expert(layer)))
             new.advance(aim.reads)
             old.advance([*aim.targets, *(twin.reads if isinstance(twin, Gathered) else ())])
-            if layer.node not in as_before:  # these make what they made
+            if not is_solved:
                 self._solve(evidence, keeps, pruned, aim, twin, old, new)
-            if layer.node in ready:
-                self._solve_couple(evidence, keeps, pruned, ready[layer.node], old, new, open_layers, known)
+            couple = ready.get(layer.node)
+            if couple is not None and self._solve_couple(
+                evidence, keeps, pruned, couple, old, new, open_layers, known
+            ):
+                solved.add(couple.consumer.node)
         return pruned
 
     def _solve_couple(
@@ -118,14 +125,14 @@ class Sequential:
         new: Segments,
         open_layers: set[ir.Node],
         known: Mapping[str | None, ir.Value],
-    ) -> None:
+    ) -> bool:
         aim = _aim_of(evidence, couple.consumer, new, open_layers, known)
         sources = [layer.source for layer in couple.producers]
         others = [value for value in aim.reads if value is not couple.consumer.source]
         if any(new.pending([side]) & open_layers for side in (*couple.sides, *others)):
-            return
+            return False
         if not {x.node for x in couple.producers} <= new.pending([x.output for x in couple.producers]):
-            return  # one was an operand of another's sum: what follows has seen it already
+            return False  # one was an operand of another's sum: what follows has seen it already
         new.advance([*sources, *couple.sides, *others])
         old.advance(aim.targets)
 
@@ -134,7 +141,7 @@ class Sequential:
             total, inner, outer = _sums(aim, keeps, found, b, old)
             return np.asarray(total - inner - outer)
 
-        Joint(evidence, pruned, couple, new, self.grows).solve(wanted)
+        return Joint(evidence, pruned, couple, new, self.grows).solve(wanted)
 
     def _solve(
         self,

@@ -23,7 +23,7 @@ def windows(values: Array, reads: Index, groups: int) -> Array:
         groups: of the channels.
     """
     n, w = reads.shape
-    taken = values[:, None] if w == 1 else _padded(values)[reads]
+    taken = values[:, None] if w == 1 else np.take(_padded(values), reads, axis=0, mode="clip")
     if groups == 1:
         return np.asarray(taken.reshape(1, n, -1))
     turned = taken.reshape(n, w, groups, -1).transpose(2, 0, 1, 3)
@@ -39,7 +39,9 @@ def forward(values: Array, reads: Index, weights: Array) -> Array:
     by_tap = weights.reshape(groups, w, -1, weights.shape[2])
     found = np.zeros((len(reads), groups, weights.shape[2]), np.float32)
     for tap in range(w):
-        taken = (padded if w == 1 else padded[reads[:, tap]]).reshape(len(reads), groups, -1)
+        taken = (padded if w == 1 else np.take(padded, reads[:, tap], axis=0, mode="clip")).reshape(
+            len(reads), groups, -1
+        )
         found += _product(taken, by_tap[:, tap])
     return found.reshape(len(reads), -1)
 
