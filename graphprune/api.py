@@ -45,9 +45,10 @@ class PruneResult:
         model: the pruned model.
         output: where it was written.
         source_sha256: hash of the original.
-        output_errors: relative squared error of the outputs on (at most 128 of) the calibration samples,
+        output_errors: relative squared error of the outputs on at most 128 of the calibration samples,
             before and after compensation; None without a compensator.
         is_synthetic: were these samples made up?
+        is_held_out: was nothing fitted to these samples?
     """
 
     before: Cost
@@ -60,6 +61,7 @@ class PruneResult:
     source_sha256: str
     output_errors: tuple[float, float] | None = None
     is_synthetic: bool = True
+    is_held_out: bool = False
 
 
 def _graph(
@@ -307,5 +309,5 @@ def prune(
     written = Path(output) if output is not None else None
     return PruneResult(
         before, after, decision, verdict, clock.laps, pruned, written, source.sha256, errors,
-        is_synthetic=evidence.is_synthetic,
+        is_synthetic=evidence.is_synthetic, is_held_out=errors is not None and evidence.is_judged_apart,
     )  # fmt: skip

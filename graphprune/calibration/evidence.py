@@ -170,6 +170,11 @@ class Evidence:
         return Sampler(self.seed, self.count)
 
     @property
+    def is_judged_apart(self) -> bool:
+        """Are the samples that judge none of those that were fitted to?"""
+        return self.judges[0] is not self.batches
+
+    @property
     def count(self) -> int:
         """Samples in all batches."""
         return self._count(self.batches)

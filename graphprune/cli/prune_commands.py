@@ -237,6 +237,7 @@ def _accuracy(result: api.PruneResult) -> list[str]:
     if result.output_errors is not None:
         before, after = result.output_errors
         kind = "made-up" if result.is_synthetic else "calibration"
+        kind = f"held-out {kind}" if result.is_held_out else kind
         said = f"outputs on {kind} samples: relative squared error {before:.3g} when cut, "
         if after < before:
             how = options.get("compensator", "compensator")
@@ -288,5 +289,6 @@ def document(result: api.PruneResult) -> dict[str, Any]:
         "options": dict(result.plan.options),
         "output_errors": list(result.output_errors) if result.output_errors is not None else None,
         "samples_are_made_up": result.is_synthetic,
+        "samples_are_held_out": result.is_held_out,
         "model_sha256": result.source_sha256,
     }

@@ -155,7 +155,7 @@ def test_the_summary_says_what_was_measured(files: tuple[Path, ...], command: Ru
     model, archive, out = files
     code, printed, _ = command("prune", model, out, "--target", "macs=50%", "--calibration", archive)
     assert code == 0
-    assert "outputs on calibration samples: relative squared error" in printed
+    assert "outputs on held-out calibration samples: relative squared error" in printed
     code, printed, _ = command("prune", model, out, "--target", "macs=50%", "--samples", 32)
     assert "outputs on made-up samples" in printed
     assert "evaluate the pruned model on your data" in printed
