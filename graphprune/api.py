@@ -272,7 +272,7 @@ def prune(
     before = graph.cost.evaluate()
     clock.stop("analyze")
     evidence = asked.evidence(graph)
-    decision = use_plan
+    decision = use_plan and use_plan.noting(**asked.weight_options())
     if decision is None:
         decision, asked = decide_or_fall_back(graph, asked, target or {}, limits)
     removed = removed_units(graph, decision)
@@ -295,10 +295,14 @@ def prune(
             errors = (before_it, after_it)
             if not after_it <= before_it:  # weights that made it worse are not kept
                 pruned, errors = cut(graph.analysis, removed), (before_it, before_it)
-                decision = replace(decision, options={**decision.options, "compensator": "none"})
+                decision = decision.noting(compensator="none", rejected=asked.recipe.compensator)
+        decision = decision.noting(**evidence.notes())
         stream = Stream(pruned.ir)
         validate(pruned, in_session=verify_result, stream=stream)
         clock.stop("compensate")
+    elif asked.calibration is not None:  # what the cut alone did
+        error = Effect(evidence).of(pruned)
+        errors = (error, error) if np.isfinite(error) else None
     after = measure(pruned, dims, is_prepared=True, file_bytes=stream.size)
     decision = replace(decision, reached={k: round(v, 6) for k, v in after.ratio(before).items()})
     if output is not None:

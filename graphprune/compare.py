@@ -50,6 +50,15 @@ class Difference:
         """The smallest tolerance that would pass."""
         return self.max_error / max(self.scale, 1e-6)
 
+    @property
+    def round_tolerance(self) -> str:
+        """The smallest of two digits that would pass."""
+        least = self.passing_tolerance
+        if not 0 < least < np.inf:
+            return f"{least:g}"
+        digit = 10.0 ** (np.floor(np.log10(least)) - 1)
+        return f"{np.ceil(least / digit * (1 + 1e-9)) * digit:.2g}"
+
 
 def session(model: Model, *, optimize: bool = False) -> ort.InferenceSession:
     """An onnxruntime CPU session; in float32 for what the model does in bfloat16.

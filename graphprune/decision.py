@@ -45,7 +45,7 @@ def decide(
     evidence.admit(groups)
     with evidence.substitutes.applied():
         scores = judge(evidence)
-        if judge.additive and not any(scores[group.units].any() for group in groups):
+        if groups and judge.additive and not any(scores[group.units].any() for group in groups):
             message = "the samples say that nothing matters: every group's score is zero"
             raise CalibrationError(message, because="all samples are zero, or the same", hint="real samples")
         allocation = Allocation(

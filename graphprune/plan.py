@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,10 @@ class Plan:
     schema_version: int = SCHEMA_VERSION
     options: dict[str, Any] = field(default_factory=dict)
     interface: list[InterfacePlan] = field(default_factory=list)
+
+    def noting(self, **options: Any) -> Plan:
+        """The same with these options on record."""
+        return replace(self, options={**self.options, **options})
 
     def to_json(self) -> dict[str, Any]:
         """The document as plain dicts and lists."""

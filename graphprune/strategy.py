@@ -66,6 +66,11 @@ class Strategy:
         """Did the user leave the choice to us?"""
         return self.recipe is RECIPES[DEFAULT]
 
+    def weight_options(self) -> dict[str, Any]:
+        """What of :meth:`options` is about the kept weights."""
+        found = self.options()
+        return {name: found[name] for name in ("compensator", "calibration")}
+
     def options(self) -> dict[str, Any]:
         """For the plan's record."""
         return {

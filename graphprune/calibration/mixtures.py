@@ -22,18 +22,33 @@ def mixtures(batches: Sequence[Mapping[str, npt.NDArray[np.generic]]], seed: int
         batches: samples along the first axis of all inputs.
         seed: of the partners and the shares.
     """
-    if not all(array.dtype.kind == "f" for batch in batches for array in batch.values()):
+    if not all(_is_measured(batch) for batch in batches):
         return []
     found = []
     for b, batch in enumerate(batches):
         rng = np.random.default_rng([seed, b])
         many = len(next(iter(batch.values())))
-        if many < 2:
+        shares = rng.uniform(size=many)
+        # A sample that runs alone has its partner in the next batch.
+        shift, other = (
+            (int(rng.integers(1, many)), batch) if many > 1 else (0, batches[(b + 1) % len(batches)])
+        )
+        if not shift and other is batch:
             continue
-        shares, shift = rng.uniform(size=many), int(rng.integers(1, many))
+        if any(other[name].shape != array.shape for name, array in batch.items()):
+            continue
         mixed: Feeds = {}
         for name, array in batch.items():
             own = shares.reshape(-1, *(1 for _ in array.shape[1:])).astype(array.dtype)
-            mixed[name] = np.asarray(own * array + (1 - own) * np.roll(array, shift, axis=0), array.dtype)
+            mixed[name] = np.asarray(
+                own * array + (1 - own) * np.roll(other[name], shift, axis=0), array.dtype
+            )
         found.append(mixed)
     return found
+
+
+def _is_measured(batch: Mapping[str, npt.NDArray[np.generic]]) -> bool:
+    """Floating-point numbers, and none of several inputs a mask?"""
+    arrays = list(batch.values())
+    masks = len(arrays) > 1 and any(np.isin(array, (0, 1)).all() for array in arrays)
+    return not masks and all(array.dtype.kind == "f" for array in arrays)

@@ -44,11 +44,15 @@ class Segments:
         self._values = {v.name: v for v in self._graph.inputs}
         self._values |= {v.name: v for n in self._graph for v in n.outputs}
         inputs = {v.name for v in self._graph.inputs}
+        defaults = {
+            v.name or "": v.const_value.numpy() for v in self._graph.inputs if v.const_value is not None
+        }
         room = Room()
         self._store = [Shelf(room) for _ in batches]
         for shelf, batch in zip(self._store, batches, strict=True):
-            dict.update(shelf, {k: v for k, v in batch.items() if k in inputs})
+            dict.update(shelf, defaults | {k: v for k, v in batch.items() if k in inputs})
         self._given = inputs
+        self._ends = {v.name for v in self._graph.outputs}
         self._order = {node: i for i, node in enumerate(self._graph)}
         # Nodes of the main graph that read a value, themselves or in a body.
         self._users: dict[ir.Value, list[ir.Node]] = {}
@@ -138,6 +142,8 @@ class Segments:
             value = self._values.get(name)
             if name in names or value is None or any(n not in self._done for n in self._users.get(value, ())):
                 continue
+            if name in self._ends:
+                continue  # nothing reads it, but it may be asked for again
             for store in self._store:
                 if name not in self._given:  # what the caller holds anyway takes no room
                     del store[name]

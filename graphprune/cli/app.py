@@ -69,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = error.ctx.command_path if error.ctx is not None else "graphprune"
         code = fail(UsageError(error.format_message().rstrip("."), hint=f"{command} -h"))
     except typer.Abort:
+        typer.echo("interrupted: no output was written", err=True)
         code = _INTERRUPTED
     except MemoryError as error:
         message = "not enough memory"

@@ -54,9 +54,8 @@ def check(
         raise ValidationError(
             message,
             where=f"output '{worst.output}', values up to {worst.scale:.3g}",
-            because=f"{worst.passing_tolerance:.2g} of the largest value, more than {tolerance:g}",
-            hint=f"nothing, if they are meant to differ; a tolerance of {worst.passing_tolerance * 1.01:.2g} "
-            "would pass",
+            because=f"{worst.passing_tolerance:.3g} of the largest value, more than {tolerance:g}",
+            hint=f"nothing, if they are meant to differ; a tolerance of {worst.round_tolerance} would pass",
         )
 
 

@@ -56,7 +56,7 @@ Compensate = Annotated[
     typer.Option(
         "--compensator",
         help=f"What the kept weights become: {', '.join(sorted(COMPENSATORS))}.",
-        show_default="as the recipe says",
+        show_default="as the recipe says; apply: none",
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of random inputs and random scores.")]

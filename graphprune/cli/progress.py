@@ -67,7 +67,7 @@ class _Bars:
 
         If it is not, since it waits for another one, it will be shown again as far as it is.
         """
-        if self._now:
+        if self._done.get(self._now):
             task = self._tasks[self._now]
             self._bars.update(task, completed=self._bars.tasks[task].total)
 

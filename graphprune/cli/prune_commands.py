@@ -217,8 +217,8 @@ def _footer(result: api.PruneResult) -> list[str]:
 #: What is said about the samples, by option of the plan.
 _NOTES = {
     "layers_with_few_rows": (
-        "few samples: {} layers saw fewer rows than they have inputs, and their correlations count for less; "
-        "more samples would help"
+        "few samples: layers that saw fewer rows than they have inputs: {}; their correlations count for "
+        "less, and more samples would help"
     ),
     "layers_too_large": "{} layers have too many inputs for second moments: their weights stay as they are",
     "samples_at_a_time": "samples ran one at a time: the model does not take more, whatever its inputs say",
@@ -239,11 +239,15 @@ def _accuracy(result: api.PruneResult) -> list[str]:
         kind = "made-up" if result.is_synthetic else "calibration"
         kind = f"held-out {kind}" if result.is_held_out else kind
         said = f"outputs on {kind} samples: relative squared error {before:.3g} when cut, "
-        if after < before:
-            how = options.get("compensator", "compensator")
-            lines.append(said + f"{after:.3g} with the kept weights re-solved ({how})")
-        else:
+        how = options.get("compensator", "compensator")
+        if "rejected" in options:
             lines.append(said + "and no less with weights re-solved, which are left as they were")
+        elif how == "none":
+            lines.append(said + "weights as they were")
+        else:
+            lines.append(said + f"{after:.3g} with the kept weights re-solved ({how})")
+            if not result.is_held_out:
+                lines.append("that flatters: these are the samples that weights were fitted to")
     if result.output_errors is None or result.is_synthetic:
         lines.append("this says nothing about accuracy: evaluate the pruned model on your data")
     return lines

@@ -127,6 +127,6 @@ def differences(found: Sequence[Difference]) -> Table:
     for d in found:
         table.add_row(
             d.output, f"{d.max_error:.3g}", f"{d.mean_error:.3g}", f"{d.scale:.3g}", f"{d.cosine:.6f}",
-            f"{d.passing_tolerance:.2g}",
+            d.round_tolerance,
         )  # fmt: skip
     return table

@@ -62,5 +62,7 @@ def compensator_for(
     found = COMPENSATORS[name]
     counted = not {"params", "bytes"}.isdisjoint(targets)
     if counted and isinstance(found, (Parallel, Sequential, Rematch)):
-        return replace(found, grows=Room(graph).is_there(removed, pruned, targets))
+        found = replace(found, grows=Room(graph).is_there(removed, pruned, targets))
+        # Room is left for biases only.
+        return replace(found, copies=False) if isinstance(found, Rematch) else found
     return found

@@ -77,8 +77,8 @@ def _couple_of(
 ) -> Couple | None:
     hidden = consumer.source
     form = shapes.get(hidden.name or "")
-    if form is None or consumer.node.graph is not hidden.graph:
-        return None
+    if form is None or len(form) < 2 or consumer.node.graph is not hidden.graph:
+        return None  # without an axis for rows there is nothing to sample
     inside: set[ir.Node] = {consumer.node}
     path: list[ir.Node] = []
     producers: list[Linear] = []

@@ -101,26 +101,31 @@ class Joint:
         overlap = 1 if taps == 1 else 2
         hidden = len(reading) * reading.shape[1]  # values in all windows of an output
         inputs = sum(m.shape[0] * m.shape[1] for m in made)
-        per_output = 4 * (overlap * (inputs + 2 * hidden // taps) + hidden)
+        # Outputs, what is wanted of them, what is missing, and a trial.
+        outputs = 4 * len(reading) * reading.shape[2]
+        per_output = 4 * (overlap * (inputs + 2 * hidden // taps) + hidden + outputs)
         many = ROWS_PER_FEATURE * max(*(m.shape[1] for m in made), reading.shape[1])
         many = min(many, BYTES // per_output)
+        # Where positions were folded into the first axis, it is longer than the samples are many.
+        samples = sum(len(array) for array in self.new.values(self.couple.producers[0].source.name or ""))
         parts: dict[bool, list[Patches]] = {False: [], True: []}
         for b in range(len(self.new)):
-            found = self._batch(b, wanted(b), biased, many, rng)
+            found = self._batch(b, wanted(b), biased, (many, samples), rng)
             if found is None:
                 return None
             if _is_finite(found):  # a run that overflows says nothing
                 parts[self.evidence.held_out[b]].append(found)
-        if not parts[False] or not parts[True]:
+        if not all(any(len(part.wanted) for part in parts[is_held]) for is_held in (False, True)):
             return None
         return _joined(parts[False]), _joined(parts[True])
 
     def _batch(
-        self, b: int, wanted: Array, biased: Sequence[bool], many: int, rng: np.random.Generator
+        self, b: int, wanted: Array, biased: Sequence[bool], of: tuple[int, int], rng: np.random.Generator
     ) -> Patches | None:
+        """Some outputs of one batch: so many of so many samples in all."""
         couple, consumer = self.couple, self.couple.consumer
         sources = [self.new.values(layer.source.name or "")[b] for layer in couple.producers]
-        sample, position = patches(consumer, wanted.shape, many, self.evidence.count, rng)
+        sample, position = patches(consumer, wanted.shape, *of, rng)
         valid = valid_rows(self.evidence.masks[b], wanted.shape, consumer)
         if valid is not None:
             chosen = valid[sample * consumer.positions(wanted.shape) + position]

@@ -117,7 +117,9 @@ class NormalEquations:
             turned, aim = vectors.T @ xr[g], vectors.T @ test_xr[g]
             spread = vectors.T @ test_xx[g] @ vectors
             mean = max(float(values.mean()), np.finfo(float).tiny)
-            for i, damping in enumerate(DAMPINGS[:-1]):
-                z = turned / (values + damping * mean)[:, None]
-                errors[i] += float(np.vdot(z, spread @ z) - 2 * np.vdot(z, aim))
-        return float(DAMPINGS[int(np.argmin(errors))])
+            # Inputs that hardly vary: what is divided by next to nothing is no solution.
+            with np.errstate(over="ignore", invalid="ignore"):
+                for i, damping in enumerate(DAMPINGS[:-1]):
+                    z = turned / (values + damping * mean)[:, None]
+                    errors[i] += float(np.vdot(z, spread @ z) - 2 * np.vdot(z, aim))
+        return float(DAMPINGS[int(np.argmin(np.where(np.isfinite(errors), errors, np.inf)))])

@@ -36,10 +36,12 @@ class Rematch:
     """Sets the first two moments of every channel to the original's, in topological order.
 
     Attributes:
-        grows: the model may get further constants: biases, and copies of what several nodes share.
+        grows: the model may get biases.
+        copies: norms that share their statistics may get their own.
     """
 
     grows: bool = True
+    copies: bool = True
 
     def __call__(self, evidence: Evidence, removed: Removed, pruned: Model) -> Model:
         """New statistics and scales for ``pruned``, which is changed and returned."""
@@ -76,7 +78,7 @@ class Rematch:
     def _place(self, evidence: Evidence, layers: Mapping[ir.Node, Linear], node: ir.Node) -> Place | None:
         norm = norm_of(node)
         if norm is not None:
-            return NormPlace(norm) if self.grows or norm.has_own_statistics else None
+            return NormPlace(norm) if self.copies or norm.has_own_statistics else None
         layer = layers.get(node)
         if layer is None:
             return None
@@ -88,6 +90,8 @@ def _statistics(
 ) -> Statistics | None:
     sums = ChannelSums()
     for b, array in enumerate(batches):
+        if evidence.held_out[b]:
+            continue
         layer = place.layer if isinstance(place, LayerPlace) else None
         valid = valid_rows(evidence.masks[b], array.shape, layer) if layer is not None else None
         sums.add(array, place.axis, valid)

@@ -71,7 +71,7 @@ def write(graph: ir.Graph, node: ir.Node, index: int, array: Array) -> None:
         rewrite(old, array)
         return
     dtype, name = old.const_value.dtype, unique_name(graph, f"{old.name}/fitted")
-    tensor = ir.Tensor(np.ascontiguousarray(array.astype(dtype.numpy())), dtype=dtype, name=name)
+    tensor = ir.Tensor(_typed(array, dtype), dtype=dtype, name=name)
     new = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(array.shape), const_value=tensor)
     graph.register_initializer(new)
     node.replace_input_with(index, new)
@@ -81,8 +81,7 @@ def rewrite(value: ir.Value, array: Array) -> None:
     """Gives a constant other numbers for all of its readers, in its own type."""
     assert value.const_value is not None
     dtype = value.const_value.dtype
-    data = np.ascontiguousarray(array.astype(dtype.numpy()))
-    value.const_value = ir.Tensor(data, dtype=dtype, name=value.name)
+    value.const_value = ir.Tensor(_typed(array, dtype), dtype=dtype, name=value.name)
 
 
 def add_bias(graph: ir.Graph, layer: Linear, slot: Slot, delta: Array) -> None:
@@ -96,7 +95,7 @@ def add_bias(graph: ir.Graph, layer: Linear, slot: Slot, delta: Array) -> None:
     tensor = layer.constant.const_value
     assert tensor is not None
     name = unique_name(graph, f"{layer.constant.name}/bias")
-    data = ir.Tensor(np.ascontiguousarray(delta.astype(tensor.dtype.numpy())), dtype=tensor.dtype, name=name)
+    data = ir.Tensor(_typed(delta, tensor.dtype), dtype=tensor.dtype, name=name)
     new = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(delta.shape), const_value=data)
     graph.register_initializer(new)
     if len(slot.node.inputs) > slot.index:
@@ -104,6 +103,14 @@ def add_bias(graph: ir.Graph, layer: Linear, slot: Slot, delta: Array) -> None:
     else:
         slot.node.resize_inputs(slot.index + 1)
         slot.node.replace_input_with(slot.index, new)
+
+
+def _typed(array: Array, dtype: ir.DataType) -> npt.NDArray[np.generic]:
+    """The numbers in another type, as large as half precision can hold."""
+    if dtype == ir.DataType.FLOAT16:
+        most = float(np.finfo(np.float16).max)
+        array = np.clip(array, -most, most)
+    return np.ascontiguousarray(array.astype(dtype.numpy()))
 
 
 def _is_own(value: ir.Value) -> bool:

@@ -148,6 +148,34 @@ def test_inputs_that_the_model_lacks_are_ignored() -> None:
     np.testing.assert_allclose(segments.values("y")[0], run(proto, batches_of(proto)[0])[0], atol=1e-5)
 
 
+def test_inputs_that_nobody_gives_have_their_default() -> None:
+    proto = build(
+        "(float[batch, 4] x) => (float[batch, 3] y)", "a = MatMul (x, u) b = MatMul (d, u) y = Add (a, b)",
+        {"u": (4, 3), "d": (1, 4)},
+    )  # fmt: skip
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("d", onnx.TensorProto.FLOAT, (1, 4)))
+    model = load(proto)
+    given = np.ones((1, 4), np.float32)
+    for batch in (feeds(proto, batch=2), {**feeds(proto, batch=2), "d": given}):
+        batch = {k: v for k, v in batch.items() if k == "x" or v is given}
+        segments = Segments(model, [batch])
+        (found,) = segments.values("d")
+        np.testing.assert_array_equal(found, batch.get("d", initializer(proto, "d")))
+        segments.advance(list(model.ir.graph.outputs))
+        np.testing.assert_allclose(segments.values("y")[0], run(proto, batch)[0], rtol=1e-5)
+
+
+def test_an_output_of_the_model_may_be_asked_for_again() -> None:
+    proto = NETWORKS["mlp"]()
+    model = load(proto)
+    segments = Segments(model, [feeds(proto, batch=2)])
+    ends = list(model.ir.graph.outputs)
+    segments.advance(ends)
+    segments.advance([])
+    segments.advance(ends)
+    np.testing.assert_allclose(segments.values(ends[0].name or "")[0], run(proto, feeds(proto, batch=2))[0])
+
+
 def test_what_waits_is_what_has_not_run() -> None:
     proto = NETWORKS["mlp"]()
     model = load(proto)

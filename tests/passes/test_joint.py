@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+from graphprune.passes.compensators import joint
 from graphprune.passes.compensators.sequential import Sequential
 from networks import NETWORKS, build, feeds, initializer, run
 
@@ -21,6 +22,7 @@ Array = npt.NDArray[Any]
 APART = 0.6
 DENSE = "(float[batch, 6] x) => (float[batch, 5] y)"
 IMAGES = "(float[batch, 3, 7, 7] x) => (float[batch, 5, 7, 7] y)"
+SEQUENCE = "(float[batch, 20, 6] x) => (float[batch, 20, 5] y)"
 PAD = "pads = [1, 1, 1, 1]"
 
 
@@ -234,6 +236,62 @@ def test_two_layers_that_are_added_up() -> None:
     )
     task = Cut(model, feeds(model, batch=300))
     assert weights(task.solved(joint=True)) == weights(task.solved(joint=False))
+
+
+@pytest.mark.parametrize("samples", [4, 60])
+def test_two_outputs_side_by_side(samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one was compared with is asked for again behind the other's layers, when nothing was changed."""
+    monkeypatch.setattr(joint, "_WORTH_IT", 1.0)
+    model = build(
+        DENSE.replace("5] y", "5] y, float[batch, 5] q"),
+        "h = MatMul (x, u) g = MatMul (x, w) r = Relu (h) s = Relu (g) y = MatMul (r, v) q = MatMul (s, t)",
+        {"u": twice(6).T.copy(), "w": twice(6, seed=1).T.copy(), "v": read(5).T.copy(), "t": (8, 5)},
+    )
+    task = Cut(model, feeds(model, batch=samples))
+    assert weights(task.solved(joint=True)) == weights(task.solved(joint=False))
+
+
+def test_a_layer_may_read_an_input_that_has_a_default() -> None:
+    model = build(
+        "(float[1, 9, 6] x) => (float[1, 9, 5] y)",
+        "h = MatMul (x, u) g = MatMul (d, w) r = Relu (h) q = Mul (r, g) y = MatMul (q, v)",
+        {"u": twice(6).T.copy(), "w": (6, 8), "v": read(5).T.copy(), "d": (1, 9, 6)},
+    )
+    model.graph.input.append(onnx.helper.make_tensor_value_info("d", onnx.TensorProto.FLOAT, (1, 9, 6)))
+    data = {"x": np.random.default_rng(0).standard_normal((40, 9, 6)).astype(np.float32)}
+    task = Cut(model, data)
+    assert weights(task.solved(joint=True)) != weights(task.solved(joint=False))
+
+
+def test_a_vector_has_no_rows() -> None:
+    """Its only axis is that of the features."""
+    model = build(
+        "(float[6] x) => (float[5] y)", "h = MatMul (x, u) r = Relu (h) y = MatMul (r, v)",
+        {"u": twice(6).T.copy(), "v": read(5).T.copy()},
+    )  # fmt: skip
+    data = {"x": np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)}
+    task = Cut(model, data)
+    assert weights(task.solved(joint=True)) == weights(task.solved(joint=False))
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_rows_that_are_kept_are_bounded(folded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each sample is one row, or, with its positions folded into the first axis, many."""
+    monkeypatch.setattr(joint, "BYTES", 1 << 14)
+    seen: list[int] = []
+    fit = joint.Fit.run
+    monkeypatch.setattr(joint.Fit, "run", lambda self: (seen.append(len(self.fitted.wanted)), fit(self))[1])
+    body = "h = Gemm (f, u) r = Relu (h) k = Gemm (r, v)"
+    constants: dict[str, Any] = {"u": twice(6).T.copy(), "v": read(5).T.copy()}
+    if folded:
+        constants |= {"flat": np.array([-1, 6]), "back": np.array([-1, 20, 5])}
+        signature, body = SEQUENCE, f"f = Reshape (x, flat) {body} y = Reshape (k, back)"
+    else:
+        signature, body = DENSE, f"f = Neg (x) {body} y = Neg (k)"
+    model = build(signature, body, constants)
+    Cut(model, feeds(model, batch=40 if folded else 800)).solved(joint=True)
+    assert seen
+    assert max(seen) < 200
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "gated_mlp"])

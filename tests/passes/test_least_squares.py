@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -305,6 +306,19 @@ def test_fewer_rows_than_features(rows: int, centred: bool) -> None:
     assert np.abs(change).max() < 10
 
 
+def test_an_input_that_hardly_varies_chooses_no_damping() -> None:
+    """Divided by next to nothing, errors are no numbers."""
+    x, r = np.random.default_rng(0).standard_normal((2, 1, 40, 3)).astype(np.float32)
+    sums = NormalEquations()
+    sums.add(x, r)
+    sums.add(x * np.float32([0, 1, 1]), r, held_out=True)
+    sums.fitted.xx = np.asarray(sums.fitted.xx) * 1e-312
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        damping = sums.damping(centred=False)
+    assert damping == np.inf
+
+
 def test_rows_without_any_number_say_nothing() -> None:
     found = NormalEquations()
     assert found.is_empty
@@ -323,3 +337,21 @@ def test_means_make_a_bias() -> None:
     change, shift, _ = equations(x, x @ truth + offset).solve(centred=True)
     np.testing.assert_allclose(change[0], truth, atol=1e-3)
     np.testing.assert_allclose(shift[0], offset, atol=1e-2)
+
+
+@pytest.mark.filterwarnings("error")
+def test_half_precision_holds_what_is_solved() -> None:
+    """Weights near the largest number: what went would be added beyond it."""
+    rng = np.random.default_rng(0)
+    first = np.abs(rng.standard_normal((6, 8))) * 1e-3
+    model = build(
+        "(float16[batch, 6] x) => (float16[batch, 5] y)",
+        "h = MatMul (x, u) r = Relu (h) y = MatMul (r, v)",
+        {"u": first.astype(np.float16), "v": np.full((8, 5), 6e4, np.float16)},
+    )
+    data = {"x": rng.uniform(0.1, 1.0, (60, 6)).astype(np.float16)}
+    evidence = Evidence(analyze(load(model)), data)
+    for change in (Parallel(), Sequential()):
+        found = initializer(pruned_by(evidence, "v:0", [0, 1, 2, 3], change), "v")
+        assert np.isfinite(found.astype(np.float32)).all()
+        assert not np.array_equal(found, np.full((4, 5), 6e4, np.float16))

@@ -272,3 +272,21 @@ def test_an_interrupted_run_leaves_nothing(stage: str, tmp_path: Path) -> None:
             model, out, plan_out=plan, target={"macs": 0.6}, calibration=feeds(model, batch=20), progress=stop
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_that_is_applied_records_what_became_of_the_weights(files: tuple[Path, ...]) -> None:
+    model, archive, _ = files
+    first = gp.prune(model, target={"macs": 0.5}, calibration=archive)
+    assert first.plan.options["compensator"] == "joint"
+    plain = gp.prune(model, use_plan=first.plan)
+    assert (plain.plan.options["compensator"], plain.output_errors) == ("none", None)
+    again = gp.prune(model, use_plan=first.plan, compensator="obs", calibration=archive)
+    assert again.plan.options["compensator"] == "obs"
+
+
+def test_samples_measure_a_cut_whose_weights_stay(files: tuple[Path, ...], command: Run) -> None:
+    model, archive, out = files
+    options = ("--target", "macs=50%", "--criterion", "l2", "--calibration", archive)
+    code, printed, _ = command("prune", model, out, *options)
+    assert code == 0
+    assert "weights as they were" in printed

@@ -142,6 +142,37 @@ def test_a_channel_that_never_varies_is_not_blown_up() -> None:
         assert array.dtype.kind != "f" or (np.isfinite(array).all() and np.abs(array).max() < 1e3)
 
 
+def test_statistics_are_those_of_samples_that_are_not_held_out() -> None:
+    model = with_norms()
+    found = []
+    for factor in (1.0, 100.0):
+        evidence = Evidence(gp.analyze(gp.load(model)), samples())
+        for batch, is_held in zip(evidence.batches, evidence.held_out, strict=True):
+            batch["x"] = batch["x"] * np.float32(factor) if is_held else batch["x"]
+        removed = np.zeros(len(evidence.graph.analysis.algebra), bool)
+        removed[group_of(evidence, "a.w:0").units[[1, 2, 5]]] = True
+        matched = Rematch()(evidence, removed, cut(evidence.graph.analysis, removed)).to_proto()
+        found.append([onnx.numpy_helper.to_array(t) for t in matched.graph.initializer])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_norms_that_share_statistics_get_no_copies_beyond_the_target() -> None:
+    weights: dict[str, Any] = {"e": (8, 3, 1, 1), "t": (5, 8, 1, 1), **bn("n", 8)}
+    body = "x0 = Conv (x, e) "
+    for i in range(6):
+        weights[f"u{i}"] = (8, 8, 1, 1)
+        body += f"n{i} = {bn_call('n', f'x{i}')} r{i} = Relu (n{i}) h{i} = Conv (r{i}, u{i}) "
+        body += f"x{i + 1} = Add (x{i}, h{i}) "
+    model = build(SIGNATURE.replace("4] y", "5, 6, 6] y"), body + "y = Conv (x6, t)", weights)
+    dense = gp.analyze(model).cost.evaluate()
+    for target in (0.8, 0.6):
+        plan = pruned(model, "rematch", target={"params": target}).plan
+        applied = gp.apply(model, plan, compensator="rematch", calibration=samples())
+        sizes = (v.const_value.size for v in applied.ir.graph.initializers.values() if v.const_value)
+        assert sum(sizes) <= target * dense.params
+
+
 @pytest.mark.parametrize("metric", ["macs", "params"])
 def test_layers_that_share_a_bias_get_their_own_where_there_is_room(metric: str) -> None:
     body = "a = Gemm (x, a.w, s) r = Relu (a) b = Gemm (r, b.w, s) q = Relu (b) y = MatMul (q, c.w)"

@@ -94,3 +94,9 @@ def test_unusual_inputs_and_outputs(name: str) -> None:
     assert all(np.isfinite(error) for error in result.output_errors)
     if name != "one number":  # one for each run of many samples: nothing to fit to
         assert result.output_errors[1] <= result.output_errors[0]
+
+
+def test_a_model_that_nothing_may_leave_is_not_blamed_on_the_samples() -> None:
+    model = build("(float[batch, 8] x) => (float[batch, 3] y)", "y = MatMul (x, u)", {"u": (8, 3)})
+    with pytest.raises(gp.GraphPruneError, match="cannot reach macs"):
+        gp.prune(model, target={"macs": 0.6}, calibration={"x": normal(20, 8)})
