@@ -36,7 +36,7 @@ class Parallel:
     Attributes:
         damping: added to the diagonal, relative to its mean.
         weights: re-solve the weights; otherwise only the bias takes the means of what went (FLAP).
-        shrink: shrink correlations as far as the number of rows calls for.
+        shrink: shrink covariances as far as rows that were held out call for.
         source: of the moments: measured on the samples, or known from the weights.
         centred: biases take the means.
         grows: layers without a bias of their own get one.

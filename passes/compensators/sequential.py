@@ -32,7 +32,7 @@ from graphprune.model import Model
 from graphprune.progress import counted
 
 Removed = npt.NDArray[np.bool_]
-#: Rows per feature that a layer is fitted to; more gain next to nothing.
+#: Rows per feature that a layer is fitted to.
 ROWS_PER_FEATURE = 192
 
 
