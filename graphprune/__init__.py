@@ -11,9 +11,12 @@ from graphprune.errors import GraphPruneError as GraphPruneError
 from graphprune.graph import DependencyGraph as DependencyGraph
 from graphprune.graph import analyze as analyze
 from graphprune.groups import Group as Group
+from graphprune.info import info as info
 from graphprune.model import Model as Model
 from graphprune.model import load as load
 from graphprune.plan import Plan as Plan
 from graphprune.profile import profile as profile
+from graphprune.sweep import sweep as sweep
+from graphprune.version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION

@@ -3,65 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from graphprune.axes_kept import Keeps
 from graphprune.calibration.samples import SampleSource
 from graphprune.check import Feeds, compare_models, validate
 from graphprune.clock import Clock
-from graphprune.cost import Cost, measure
 from graphprune.decision import bounds, decide, decide_or_fall_back
 from graphprune.declarations import DeclarationSource
 from graphprune.errors import UsageError
 from graphprune.graph import DependencyGraph, analyze
 from graphprune.interface_axes import allowed_by
 from graphprune.model import Model, Source, load
-from graphprune.oracle import Verdict, verify
 from graphprune.passes.compensators import compensator_for
-from graphprune.passes.effect import Effect
 from graphprune.plan import Plan
 from graphprune.planner import removed_units
 from graphprune.progress import Progress
-from graphprune.rewrite import cut
-from graphprune.storage.streaming import Stream
+from graphprune.pruning import PruneResult as PruneResult
+from graphprune.pruning import carry_out, cost_of, cut_and_leave_room, note_origin
+from graphprune.reporting.report import write_report
+from graphprune.reporting.request import ReportRequest
 from graphprune.storage.writing import require_writable
 from graphprune.strategy import strategy
-
-
-@dataclass(frozen=True)
-class PruneResult:
-    """What :func:`prune` did.
-
-    Attributes:
-        before: cost of the original.
-        after: cost of the pruned model, measured on it.
-        plan: the decision.
-        verdict: of the oracle; None with ``verify=False``.
-        seconds: time per stage.
-        model: the pruned model.
-        output: where it was written.
-        source_sha256: hash of the original.
-        output_errors: relative squared error of the outputs on at most 128 of the calibration samples,
-            before and after compensation; None without a compensator.
-        is_synthetic: were these samples made up?
-        is_held_out: was nothing fitted to these samples?
-    """
-
-    before: Cost
-    after: Cost
-    plan: Plan
-    verdict: Verdict | None
-    seconds: Mapping[str, float]
-    model: Model
-    output: Path | None
-    source_sha256: str
-    output_errors: tuple[float, float] | None = None
-    is_synthetic: bool = True
-    is_held_out: bool = False
 
 
 def _graph(
@@ -107,8 +71,12 @@ def plan(
     exact_only: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    align: int = 1,
+    align: int | str | None = None,
     floor: float = 0.1,
+    provider: str = "cpu",
+    threads: int | None = None,
+    batch: int = 1,
+    on: str | None = None,
     dims: Mapping[str, int] | None = None,
     declarations: DeclarationSource | None = None,
     allow_io: Collection[str] = (),
@@ -118,7 +86,8 @@ def plan(
 
     Args:
         model: a model or its dependency graph.
-        target: what may be kept: ``{"macs": 0.5}``, ``{"bytes": "20MB"}``; several at once are all met.
+        target: what may be kept: ``{"macs": 0.5}``, ``{"bytes": "20MB"}``, ``{"latency": "4ms"}``; several at
+            once are all met.
         recipe: a named combination of criterion, allocator and compensator: docs/recipes.md.
         criterion: importance of a unit: a name of :data:`~graphprune.passes.criteria.CRITERIA`.
         allocator: how the budget is shared: a name of :data:`~graphprune.passes.allocators.ALLOCATORS`.
@@ -129,8 +98,13 @@ def plan(
         exact_only: leave out groups over which a norm, softmax or mean runs.
         include: globs over group, parameter and node names; empty for all.
         exclude: globs of what to leave alone.
-        align: widths are kept as multiples of this.
+        align: widths are kept as multiples of this; "auto": as the machine likes them, layer by layer; None:
+            "auto" with a latency target, else 1.
         floor: smallest kept fraction of each group.
+        provider: execution provider that latencies are measured on.
+        threads: threads within an operator, for latencies.
+        batch: size of symbolic first axes, for latencies.
+        on: where latencies are measured; None: this machine.
         dims: sizes for symbolic dimensions.
         declarations: operators without a rule: see :func:`~graphprune.graph.analyze`.
         allow_io: model inputs and outputs that may shrink: see :func:`~graphprune.graph.analyze`.
@@ -144,9 +118,11 @@ def plan(
         recipe=recipe, criterion=criterion, allocator=allocator, calibration=calibration, samples=samples,
         seed=seed, dims=dims,
     )  # fmt: skip
-    selection, limits = bounds(kinds, exact_only, include, exclude, align, floor)
+    selection, limits, tuning = bounds(
+        kinds, exact_only, include, exclude, align, floor, provider, threads, batch, on
+    )
     graph = _graph(model, dims, declarations, allow_io)
-    return decide(graph, asked, target, selection, limits)
+    return decide(graph, asked, target, selection, limits, tuning)
 
 
 def apply(
@@ -182,7 +158,7 @@ def apply(
     asked = strategy(compensator=compensator, calibration=calibration, samples=samples, seed=seed, dims=dims)
     graph = model if isinstance(model, DependencyGraph) else _graph_for(plan, model, dims, declarations)
     removed = removed_units(graph, plan)
-    pruned = cut(graph.analysis, removed)
+    pruned = cut_and_leave_room(graph, removed)
     validate(pruned)
     change = compensator_for(asked.recipe.compensator, graph, removed, pruned, plan.target)
     if change is not None:
@@ -190,6 +166,7 @@ def apply(
         with evidence.substitutes.applied(pruned, Keeps(graph.analysis, removed)):
             pruned = change(evidence, removed, pruned)
         validate(pruned)
+    note_origin(pruned, graph, plan, cost_of(pruned, dims))
     return pruned
 
 
@@ -206,6 +183,7 @@ def prune(
     *,
     target: Mapping[str, float | str] | None = None,
     plan_out: str | Path | None = None,
+    report: str | Path | ReportRequest | None = None,
     use_plan: Plan | None = None,
     recipe: str | None = None,
     criterion: str | None = None,
@@ -228,6 +206,7 @@ def prune(
         output: path of the pruned model; None: nothing is written.
         target: see :func:`plan`.
         plan_out: where to write the plan.
+        report: where to write the HTML report, or a request that says more.
         use_plan: cut as this plan says instead of making one; no weights are changed unless a compensator
             is named.
         recipe: see :func:`plan`; "graphprune" if neither it nor a criterion is named.
@@ -242,7 +221,8 @@ def prune(
         allow_io: model inputs and outputs that may shrink: see :func:`~graphprune.graph.analyze`.
         seed: of everything random.
         progress: is told how far which stage is: ``progress("calibrating", 3, 16)``.
-        **limits: the other options of :func:`plan`: kinds, exact_only, include, exclude, align, floor.
+        **limits: the other options of :func:`plan`: kinds, exact_only, include, exclude, align, floor,
+            provider, threads, batch, on.
 
     Raises:
         GraphPruneError: see the errors' exit codes; nothing is written then.
@@ -254,64 +234,34 @@ def prune(
         calibration=calibration, samples=samples, seed=seed, dims=dims, progress=progress,
     )  # fmt: skip
     bounds(**limits)
-    given = [Path(p) for p in (output, plan_out, model if isinstance(model, (str, Path)) else None) if p]
+    asked_report = ReportRequest.of(report)
+    page = asked_report.path if asked_report is not None else None
+    from_file = isinstance(model, (str, Path))
+    given = [Path(str(p)) for p in (output, plan_out, page, model if from_file else None) if p]
     if len({path.resolve() for path in given}) < len(given):
         message = f"two of the files are the same: {', '.join(map(str, given))}"
         raise UsageError(
             message, because="the input file is never changed", hint="another name for the output"
         )
-    for path in (output, plan_out):
+    for path in (output, plan_out, page):
         if path is not None:
             require_writable(Path(path))
-    source, from_file = load(model), isinstance(model, (str, Path))
+    source = load(model)
     clock.stop("load")
     if use_plan is None:
         graph = _graph(source, dims, declarations, allow_io, in_place=from_file)
     else:
         graph = _graph_for(use_plan, source, dims, declarations, allow_io, in_place=from_file)
-    before = graph.cost.evaluate()
     clock.stop("analyze")
-    evidence = asked.evidence(graph)
+    asked.evidence(graph)  # samples that don't fit are no reason to fall back
     decision = use_plan and use_plan.noting(**asked.weight_options())
     if decision is None:
         decision, asked = decide_or_fall_back(graph, asked, target or {}, limits)
-    removed = removed_units(graph, decision)
-    clock.stop("plan")
-    pruned = cut(graph.analysis, removed)
-    stream = Stream(pruned.ir)
-    validate(pruned, in_session=verify_result, stream=stream)
-    clock.stop("rewrite")
-    verdict = verify(graph.analysis, removed, pruned, seed=seed) if verify_result else None
-    clock.stop("verify")
-    change = compensator_for(asked.recipe.compensator, graph, removed, pruned, decision.target)
-    errors = None
-    if change is not None:
-        effect = Effect(evidence)
-        with evidence.substitutes.applied(pruned, Keeps(graph.analysis, removed)):
-            before_it = effect.of(pruned)
-            pruned = change(evidence, removed, pruned)
-            after_it = effect.of(pruned)
-        if np.isfinite(before_it):
-            errors = (before_it, after_it)
-            if not after_it <= before_it:  # weights that made it worse are not kept
-                pruned, errors = cut(graph.analysis, removed), (before_it, before_it)
-                decision = decision.noting(compensator="none", rejected=asked.recipe.compensator)
-        decision = decision.noting(**evidence.notes())
-        stream = Stream(pruned.ir)
-        validate(pruned, in_session=verify_result, stream=stream)
-        clock.stop("compensate")
-    elif asked.calibration is not None:  # what the cut alone did
-        error = Effect(evidence).of(pruned)
-        errors = (error, error) if np.isfinite(error) else None
-    after = measure(pruned, dims, is_prepared=True, file_bytes=stream.size)
-    decision = replace(decision, reached={k: round(v, 6) for k, v in after.ratio(before).items()})
-    if output is not None:
-        pruned.save(output, stream=stream)
-    if plan_out is not None:
-        decision.save(plan_out)
-    clock.stop("write")
-    written = Path(output) if output is not None else None
-    return PruneResult(
-        before, after, decision, verdict, clock.laps, pruned, written, source.sha256, errors,
-        is_synthetic=evidence.is_synthetic, is_held_out=errors is not None and evidence.is_judged_apart,
+    result = carry_out(
+        graph, asked, decision, clock, output=output, plan_out=plan_out, followed=use_plan,
+        verify_result=verify_result, seed=seed, dims=dims,
     )  # fmt: skip
+    if asked_report is not None:
+        setup = {key: limits[key] for key in ("provider", "threads", "batch", "on") if limits.get(key)}
+        write_report(graph, result, asked_report, source, dims, setup)
+    return result

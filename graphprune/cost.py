@@ -55,7 +55,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class _Factor:
+class Factor:
     """One size in a product: an axis, and its nominal size while nothing is cut.
 
     The axis was analysed at other sizes of the symbolic dims, so that a merged one (batch times heads)
@@ -70,7 +70,7 @@ class _Factor:
 class _Tensor:
     """A constant as its uses see it; uses that keep different positions get copies of their own."""
 
-    uses: list[list[_Factor]]
+    uses: list[list[Factor]]
     readers: list[list[ir.Node]]
     item_bytes: float
     is_weight: bool
@@ -82,7 +82,7 @@ class _Use:
 
     tensor: _Tensor
     axes: tuple[int, ...]
-    factors: list[_Factor]
+    factors: list[Factor]
     readers: list[ir.Node]
 
 
@@ -115,10 +115,10 @@ class CostModel:
     def __init__(self, analysis: Analysis, file_bytes: int, vectors: Sequence[Vector] = ()) -> None:
         self._algebra = analysis.algebra
         self._deaths = Deaths(analysis)
-        self.nodes: dict[ir.Node, list[list[_Factor]]] = {}  # products of sizes, to be summed
+        self.nodes: dict[ir.Node, list[list[Factor]]] = {}  # products of sizes, to be summed
         for node, loops in nodes_in_loops(analysis.trace, analysis.model.ir.graph):
             if terms := _terms(analysis, node):
-                times = [_Factor(self._algebra.plain(1), n) for n in loops]
+                times = [Factor(self._algebra.plain(1), n) for n in loops]
                 self.nodes[node] = [[*term, *times] for term in terms]
         tensors: list[_Tensor] = []
         stored = 0.0
@@ -133,7 +133,7 @@ class CostModel:
             tensors.append(_Tensor(uses, readers, nbytes / max(prod(sizes), 1), _is_weight(tensor)))
             stored += nbytes
         for vector in vectors:
-            factors = [[_Factor(vector.axis, vector.axis.size)]]
+            factors = [[Factor(vector.axis, vector.axis.size)]]
             tensors.append(_Tensor(factors, [[vector.reader]], vector.item_bytes, True))
         self._overhead = max(file_bytes - stored, 0.0)
         products = [factors for terms in self.nodes.values() for factors in terms]
@@ -142,8 +142,8 @@ class CostModel:
         self._counts = AxisCounts(self._algebra, [factor.axis for use in every for factor in use])
         merged = [use for tensor in tensors for use in self._merged(tensor)]
         self._readers = [use.readers for use in merged]
-        self._node_terms = _Terms(self._counts, products)
-        self._use_terms = _Terms(self._counts, [use.factors for use in merged])
+        self._node_terms = Products(self._counts, products)
+        self._use_terms = Products(self._counts, [use.factors for use in merged])
         self._item_bytes = np.array([use.tensor.item_bytes for use in merged])
         self._is_weight = np.array([use.tensor.is_weight for use in merged], bool)
         self._shared = _shared(merged)
@@ -216,10 +216,10 @@ def _shared(uses: Sequence[_Use]) -> list[list[tuple[int, tuple[int, ...]]]]:
     return [several for several in places.values() if len(several) > 1]
 
 
-class _Terms:
+class Products:
     """Products of sizes, evaluated together."""
 
-    def __init__(self, counts: AxisCounts, terms: list[list[_Factor]]) -> None:
+    def __init__(self, counts: AxisCounts, terms: list[list[Factor]]) -> None:
         width = max((len(term) for term in terms), default=0)
         self._axis = np.zeros((len(terms), width), np.int64)
         self._size = np.ones((len(terms), width), np.int64)
@@ -241,8 +241,8 @@ class _Terms:
         return np.asarray(factors.prod(axis=1))
 
 
-def _paired(axes: list[Axis], sizes: list[int]) -> list[_Factor]:
-    return [_Factor(axis, n) for axis, n in zip(axes, sizes, strict=True)]
+def _paired(axes: list[Axis], sizes: list[int]) -> list[Factor]:
+    return [Factor(axis, n) for axis, n in zip(axes, sizes, strict=True)]
 
 
 def _distinct_uses(
@@ -264,7 +264,7 @@ def _is_weight(tensor: ir.TensorProtocol) -> bool:
     return dtype.is_floating_point() or (dtype.is_integer() and dtype.bitwidth <= 8)
 
 
-def _factors(analysis: Analysis, node: ir.Node, index: int | None) -> list[_Factor]:
+def _factors(analysis: Analysis, node: ir.Node, index: int | None) -> list[Factor]:
     """Axes of input ``index`` (None: of the first output) with their nominal sizes."""
     value = node.outputs[0] if index is None else node.inputs[index]
     if value is None:
@@ -275,10 +275,10 @@ def _factors(analysis: Analysis, node: ir.Node, index: int | None) -> list[_Fact
     axes = use.axes if use is not None else analysis.axes.get(name)
     if axes is None:
         axes = [analysis.algebra.plain(n) for n in shape]
-    return [_Factor(a, n) for a, n in zip(axes, shape, strict=False)]
+    return [Factor(a, n) for a, n in zip(axes, shape, strict=False)]
 
 
-def _terms(analysis: Analysis, node: ir.Node) -> list[list[_Factor]]:
+def _terms(analysis: Analysis, node: ir.Node) -> list[list[Factor]]:
     """Products whose sum is the node's multiply-adds; none for an operator that has none."""
     if node.op_type == "Einsum":
         return list(_pairwise(analysis, node))
@@ -289,19 +289,19 @@ def _terms(analysis: Analysis, node: ir.Node) -> list[list[_Factor]]:
     return [] if factors is None else [factors]
 
 
-def _sizes(analysis: Analysis, node: ir.Node) -> Sizes[_Factor]:
-    def of(index: int | None) -> list[_Factor]:
+def _sizes(analysis: Analysis, node: ir.Node) -> Sizes[Factor]:
+    def of(index: int | None) -> list[Factor]:
         return _factors(analysis, node, index) if index is None or index < len(node.inputs) else []
 
     return Sizes(
         of=of,
         number=lambda factor: factor.size,
-        fixed=lambda n: _Factor(analysis.algebra.plain(n), n),
-        first=lambda factor, n: _Factor(factor.axis.take(np.arange(n)), n),
+        fixed=lambda n: Factor(analysis.algebra.plain(n), n),
+        first=lambda factor, n: Factor(factor.axis.take(np.arange(n)), n),
     )
 
 
-def _pairwise(analysis: Analysis, node: ir.Node) -> Iterator[list[_Factor]]:
+def _pairwise(analysis: Analysis, node: ir.Node) -> Iterator[list[Factor]]:
     """Einsum takes its operands one after the other; each step runs over all labels of the two at hand.
 
     Labels that no other operand and no result has are summed before, later ones as soon as possible.
@@ -312,7 +312,7 @@ def _pairwise(analysis: Analysis, node: ir.Node) -> Iterator[list[_Factor]]:
         operands, out = parse(equation, [len(axes) for axes in inputs])
     except ValueError:
         return
-    factor: dict[str, _Factor] = {}
+    factor: dict[str, Factor] = {}
     for labels, axes in zip(operands, inputs, strict=True):
         for label, axis in zip(labels, axes, strict=True):
             if label not in factor or factor[label].size == 1:
@@ -326,7 +326,7 @@ def _pairwise(analysis: Analysis, node: ir.Node) -> Iterator[list[_Factor]]:
         here &= {*out, *(label for later in operands[i + 1 :] for label in later)}
 
 
-def _macs(analysis: Analysis, node: ir.Node) -> list[_Factor] | None:
+def _macs(analysis: Analysis, node: ir.Node) -> list[Factor] | None:
     """Sizes whose product is the node's multiply-adds; None for an operator that has none."""
     if node.op_type in ("DynamicQuantizeMatMul", "MatMulIntegerToFloat"):
         return _factors(analysis, node, None) + _factors(analysis, node, 0)[-1:]
@@ -343,7 +343,7 @@ def _macs(analysis: Analysis, node: ir.Node) -> list[_Factor] | None:
     if node.op_type in GATES:  # at each step, every gate reads the input and the hidden state
         x, w, r = (_factors(analysis, node, i) for i in range(3))
         read = [concat([a.axis, b.axis]) for a, b in zip(w[2:], r[2:], strict=True)]
-        return [*x[:2], *w[:2], *(_Factor(axis, axis.size) for axis in read)]
+        return [*x[:2], *w[:2], *(Factor(axis, axis.size) for axis in read)]
     if node.op_type in ("Gemm", "QGemm"):
         inner = 0 if node.attributes.get("transA") and node.attributes["transA"].as_int() else 1
         return _factors(analysis, node, None) + _factors(analysis, node, 0)[inner : inner + 1]

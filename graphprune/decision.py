@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from graphprune.device.options import Tuning
+from graphprune.device.tuning import aligned, latency_goal
 from graphprune.errors import CalibrationError, ModelError, TargetError, UsageError
 from graphprune.graph import DependencyGraph
 from graphprune.passes.allocators import ALLOCATORS, Allocation, Limits
@@ -15,7 +17,8 @@ from graphprune.passes.criteria import CRITERIA
 from graphprune.passes.effect import Effect
 from graphprune.plan import Plan
 from graphprune.planner import make_plan
-from graphprune.search import Remembered, search, search_sparing
+from graphprune.progress import silent
+from graphprune.search import Remembered, solver
 from graphprune.selection import Selection
 from graphprune.strategy import Strategy, strategy
 from graphprune.target import fractions
@@ -27,13 +30,25 @@ def decide(
     target: Mapping[str, float | str],
     selection: Selection,
     limits: Limits,
+    tuning: Tuning | None = None,
 ) -> Plan:
     """Scores, shares the budget, and records what was found.
+
+    Args:
+        graph: of the model.
+        asked: criterion, allocator, compensator and samples.
+        target: what may be kept.
+        selection: which groups may shrink.
+        limits: how far.
+        tuning: the machine that the plan is for; None: no latency target, and widths as ``limits`` say.
 
     Raises:
         TargetError: the target can't be reached.
     """
-    targets = fractions(target, graph.cost.evaluate())
+    told = asked.progress or silent
+    limits, multiples = aligned(graph, limits, tuning, target, told)
+    goal = latency_goal(graph, tuning, target, told)
+    targets = fractions(target, graph.cost.evaluate(), goal.dense_ms if goal is not None else None)
     restriction = asked.restriction if selection.kinds is None else ""
     if selection.kinds is None:
         selection = replace(selection, kinds=asked.recipe.kinds)
@@ -52,15 +67,15 @@ def decide(
             groups, scores, limits, graph, targets, additive=judge.additive,
             effect=Remembered(Effect(evidence)), seed=asked.seed, room=_room(graph, asked, targets),
             progress=evidence.progress, restriction=restriction,
+            latency=goal.table(groups, limits) if goal is not None else None,
         )  # fmt: skip
         allocator = ALLOCATORS[asked.recipe.allocator]
-        if asked.recipe.spares_streams:
-            removed = search_sparing(allocation, allocator, evidence.streams())
-        else:
-            removed = search(allocation, allocator)
+        streams = evidence.streams() if asked.recipe.spares_streams else None
+        solve = solver(allocation, allocator, streams)
+        removed = goal.meet(targets["latency"], solve) if goal is not None else solve(None)
     kinds = selection.kinds
     options: dict[str, Any] = {
-        **asked.options(), "align": limits.align, "floor": limits.floor, "seed": asked.seed,
+        **asked.options(), "align": multiples or limits.align, "floor": limits.floor, "seed": asked.seed,
         "exact_only": selection.exact_only, "kinds": sorted(kinds) if kinds is not None else None,
         "include": list(selection.include), "exclude": list(selection.exclude),
     }  # fmt: skip
@@ -69,7 +84,12 @@ def decide(
     options |= evidence.notes()
     if graph.analysis.declarations.source:
         options["declarations"] = dict(graph.analysis.declarations.source)
-    return make_plan(graph, removed, targets, options)
+    if goal is not None:
+        options["latency"] = goal.notes()
+    found = make_plan(graph, removed, targets, options)
+    if goal is None:
+        return found
+    return replace(found, reached={**found.reached, "latency": round(goal.measure(removed), 6)})
 
 
 def _room(graph: DependencyGraph, asked: Strategy, targets: Collection[str]) -> Room | None:
@@ -82,14 +102,14 @@ def decide_or_fall_back(
     graph: DependencyGraph, asked: Strategy, target: Mapping[str, float | str], limits: Mapping[str, Any]
 ) -> tuple[Plan, Strategy]:
     """The plan, and the strategy that made it: magnitude if nobody asked for more and the model can't run."""
-    selection, within = bounds(**limits)
+    selection, within, tuning = bounds(**limits)
     try:
-        return decide(graph, asked, target, selection, within), asked
+        return decide(graph, asked, target, selection, within, tuning), asked
     except ModelError as error:
         if asked.calibration is not None or not asked.is_default:
             raise
         plain = strategy(criterion="l2", seed=asked.seed)
-        found = decide(graph, plain, target, selection, within)
+        found = decide(graph, plain, target, selection, within, tuning)
         return replace(found, options={**found.options, "fallback": str(error)}), plain
 
 
@@ -106,18 +126,26 @@ def bounds(
     exact_only: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    align: int = 1,
+    align: int | str | None = None,
     floor: float = 0.1,
-) -> tuple[Selection, Limits]:
-    """What may go, and how far.
+    provider: str = "cpu",
+    threads: int | None = None,
+    batch: int = 1,
+    on: str | None = None,
+) -> tuple[Selection, Limits, Tuning]:
+    """What may go, how far, and for which machine.
 
     Raises:
         UsageError: an option makes no sense.
     """
-    if align < 1:
+    if isinstance(align, str) and align.isdecimal():
+        align = int(align)
+    if (isinstance(align, str) and align != "auto") or (isinstance(align, int) and align < 1):
         message = f"cannot align widths to multiples of {align}"
-        raise UsageError(message, hint="--align 8")
+        raise UsageError(message, hint="--align 8, or --align auto")
     if not 0.0 <= floor <= 1.0:
         message = f"a floor of {floor} is no fraction"
         raise UsageError(message, hint="--floor 0.1")
-    return Selection(kinds, exact_only, include, exclude), Limits(floor, align)
+    tuning = Tuning(provider, threads, batch, on, None if align is None else align == "auto")
+    fixed = align if isinstance(align, int) else 1
+    return Selection(kinds, exact_only, include, exclude), Limits(floor, fixed), tuning

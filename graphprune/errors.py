@@ -50,6 +50,10 @@ class CalibrationError(ModelError):
     """The calibration samples can't be read, or don't fit the model (exit 1)."""
 
 
+class DeviceError(ModelError):
+    """The device can't be reached, or lacks something (exit 1)."""
+
+
 class UsageError(GraphPruneError):
     """The request makes no sense, whatever the model (exit 2)."""
 

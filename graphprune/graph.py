@@ -180,12 +180,22 @@ class DependencyGraph:
     def _names(self) -> list[str]:
         return [*self.analysis.axes, *(v or "" for v in self.model.ir.graph.initializers)]
 
-    def explain(self, name: str, axis: int = 0) -> Explanation:
+    def explain(self, name: str, axis: int | None = None) -> Explanation:
         """What goes with an axis, or why it is blocked.
+
+        Args:
+            name: of a tensor, ``TENSOR:AXIS``, or the id of a group as `inspect` lists it.
+            axis: of the tensor; by default what the name says, else the first.
 
         Raises:
             UsageError: no such tensor or axis.
         """
+        if axis is None:
+            group = next((g for g in self.groups if g.id == name), None)
+            if group is not None and group.kind == "blocks":
+                return self.explain_block(group)
+            first = None if group is None else group.members[0]
+            name, axis = self._place_named(name) if first is None else (first.name, first.axis)
         axes = self.axes_named(name)
         if not -len(axes) <= axis < len(axes):
             message = f"'{name}' has no axis {axis}"
@@ -213,6 +223,13 @@ class DependencyGraph:
             goes_with=self._takers(name),
             changes=sorted({change for group in groups for change in group.changes}),
         )
+
+    def _place_named(self, text: str) -> tuple[str, int]:
+        """Tensor and axis; a tensor's own name may hold a colon."""
+        head, separator, tail = text.rpartition(":")
+        if separator and tail.removeprefix("-").isdecimal() and not self.has_tensor(text):
+            return head, int(tail)
+        return text, 0
 
     def explain_block(self, group: Group) -> Explanation:
         """What a residual branch or a layer takes along."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.errors import ModelError, PlanError
+from graphprune.errors import PlanError
+from graphprune.storage.text_files import write_text
 
 SCHEMA_VERSION = 1
 
@@ -89,24 +90,22 @@ class Plan:
         """The document as plain dicts and lists."""
         return asdict(self)
 
+    def text(self) -> str:
+        """The document as a file has it."""
+        return json.dumps(self.to_json(), indent=1) + "\n"
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file that :meth:`save` writes."""
+        return hashlib.sha256(self.text().encode()).hexdigest()
+
     def save(self, path: str | Path) -> None:
         """Writes the document; the file appears whole or not at all.
 
         Raises:
             ModelError: the path can't be written.
         """
-        path = Path(path)
-        part = path.with_name(f".{path.name}.part")
-        try:
-            part.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
-            part.replace(path)
-        except OSError as error:
-            with suppress(OSError):  # below a file there is nothing to remove either
-                part.unlink(missing_ok=True)
-            message = f"cannot write the plan to '{path}'"
-            raise ModelError(
-                message, because=str(error.strerror), hint="a folder you can write to"
-            ) from error
+        write_text(Path(path), self.text(), "the plan")
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:

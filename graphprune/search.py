@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import numpy as np
 
 from graphprune.errors import TargetError
+from graphprune.origin import NOTE_BYTES
 from graphprune.passes.allocators import Allocation, Allocator
 from graphprune.passes.allocators.allocation import Effect, Removed
 from graphprune.rewrite import cut
 
 _BYTE_ROUNDS = 16
+#: What the report says of residual streams that are not cut.
+SPARED = "left alone"
 #: Part of the effect that has to be left where residual streams are cut.
 _WORTH_IT = 0.5
 
@@ -68,11 +71,48 @@ def search_sparing(allocation: Allocation, allocator: Allocator, streams: Collec
         return everywhere
     with_streams, without = allocation.effect(everywhere), allocation.effect(spared)
     if not 0 < with_streams <= _WORTH_IT * without:
-        allocation.report.update(streams="left alone")
+        allocation.report.update(streams=SPARED)
         return spared
     allocation.report.clear()
     allocation.report.update(said, streams=f"cut: effect {with_streams:.3g} instead of {without:.3g}")
     return everywhere
+
+
+def solver(
+    allocation: Allocation, allocator: Allocator, streams: Collection[str] | None
+) -> Callable[[float | None], Removed]:
+    """A search that can be asked again and again, for other shares of the latency.
+
+    What becomes of the residual streams is decided at the first time: it takes two measured effects.
+
+    Args:
+        allocation: of all groups.
+        allocator: shares the budget.
+        streams: ids of the groups that are spared unless they are worth it; None: there are none.
+    """
+    known: list[Allocation] = []
+
+    def solve(share: float | None) -> Removed:
+        wanted = dict(allocation.targets) if share is None else {**allocation.targets, "latency": share}
+        if known:
+            try:
+                return search(replace(known[0], targets=wanted), allocator)
+            except TargetError:
+                if known[0] is allocation:
+                    raise
+            allocation.report.update(streams="cut: the target needs them")
+            known[0] = allocation
+            return search(replace(allocation, targets=wanted), allocator)
+        asked = replace(allocation, targets=wanted)  # the report stays the same dict
+        if streams is None:
+            return search(asked, allocator)
+        removed = search_sparing(asked, allocator, streams)
+        is_spared = allocation.report.get("streams") == SPARED
+        inner = [group for group in allocation.groups if group.id not in streams]
+        known.append(replace(allocation, groups=inner) if is_spared else allocation)
+        return removed
+
+    return solve
 
 
 def _meet_bytes(allocation: Allocation, allocator: Allocator, removed: Removed) -> Removed:
@@ -89,7 +129,7 @@ def _meet_bytes(allocation: Allocation, allocator: Allocator, removed: Removed) 
     allowed = target * dense.bytes
     asked = dict(allocation.targets)
     for _ in range(_BYTE_ROUNDS):
-        found = cut(graph.analysis, removed).file_bytes
+        found = cut(graph.analysis, removed).file_bytes + NOTE_BYTES
         found += allocation.room.extra_bytes(removed) if allocation.room is not None else 0
         if found <= allowed:
             return removed

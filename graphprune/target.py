@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from graphprune.cost import Cost
 from graphprune.errors import UsageError
 
-METRICS = ("macs", "params", "bytes")
+METRICS = ("macs", "params", "bytes", "latency")
 _UNITS = {
     "": 1.0,
     "k": 1e3,
@@ -19,6 +19,8 @@ _UNITS = {
     "mi": 2.0**20,
     "gi": 2.0**30,
 }
+_SECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+_DURATION = re.compile(r"^([0-9]*\.?[0-9]+|[0-9]+\.)\s*(us|ms|s)$", re.IGNORECASE)
 _ABSOLUTE = re.compile(r"^([0-9]*\.?[0-9]+(?:e[0-9]+)?|[0-9]+\.)\s*([kmgt]i?)?b?$", re.IGNORECASE)
 
 
@@ -42,12 +44,16 @@ def parse_target(text: str) -> tuple[str, float | str]:
     return metric, amount
 
 
-def fractions(target: Mapping[str, float | str], dense: Cost) -> dict[str, float]:
+def fractions(
+    target: Mapping[str, float | str], dense: Cost, dense_ms: float | None = None
+) -> dict[str, float]:
     """Each target as the fraction of the original that may be kept.
 
     Args:
-        target: metric -> fraction (``0.5``), percentage (``"50%"``) or amount (``"2.1G"``, ``"20MB"``).
+        target: metric -> fraction (``0.5``), percentage (``"50%"``) or amount (``"2.1G"``, ``"20MB"``,
+            ``"4ms"``).
         dense: cost of the original.
+        dense_ms: its latency, where that is a target.
 
     Raises:
         UsageError: unknown metric, unreadable amount, or a fraction outside (0, 1).
@@ -60,12 +66,12 @@ def fractions(target: Mapping[str, float | str], dense: Cost) -> dict[str, float
         if metric not in METRICS:
             message = f"unknown target '{metric}'"
             raise UsageError(message, hint=f"one of {', '.join(METRICS)}")
-        whole = getattr(dense, metric)
+        whole = (dense_ms or 0.0) if metric == "latency" else getattr(dense, metric)
         fraction = _fraction(metric, amount, whole)
         if fraction >= 1.0 and isinstance(amount, str) and not amount.endswith("%"):
             message = f"the target {metric}={amount} is no cut"
-            raise UsageError(message, because=f"the model has {whole} already", hint=f"{metric}=50%")
-        if 0.0 < fraction < 1e-3 and isinstance(amount, str) and amount.isdigit():
+            raise UsageError(message, because=_already(metric, whole), hint=f"{metric}=50%")
+        if metric != "latency" and 0.0 < fraction < 1e-3 and isinstance(amount, str) and amount.isdigit():
             message = f"the target {metric}={amount} keeps {amount} of {whole}"
             raise UsageError(message, hint=f"{metric}={amount}%, if a percentage was meant")
         if not 0.0 < fraction < 1.0:
@@ -79,11 +85,17 @@ def fractions(target: Mapping[str, float | str], dense: Cost) -> dict[str, float
     return found
 
 
-def _fraction(metric: str, amount: float | str, whole: int) -> float:
+def _already(metric: str, whole: float) -> str:
+    return f"it takes {whole:.3g} ms already" if metric == "latency" else f"the model has {whole} already"
+
+
+def _fraction(metric: str, amount: float | str, whole: float) -> float:
     if not isinstance(amount, str):
         return float(amount)
     if amount.endswith("%"):
         return parse_target(f"{metric}={amount}")[1]  # type: ignore[return-value]
+    if metric == "latency":
+        return _duration(amount) / max(whole, 1e-9)
     match = _ABSOLUTE.match(amount)
     if match is None:
         message = f"cannot read the amount '{amount}' of target '{metric}'"
@@ -92,3 +104,12 @@ def _fraction(metric: str, amount: float | str, whole: int) -> float:
     if metric != "bytes" and value <= 1.0 and not match[2]:
         return value
     return value / max(whole, 1)
+
+
+def _duration(text: str) -> float:
+    """Milliseconds."""
+    match = _DURATION.match(text)
+    if match is None:
+        message = f"cannot read the amount '{text}' of target 'latency'"
+        raise UsageError(message, hint="latency=50%, or a time such as 4ms")
+    return float(match[1]) * _SECONDS[match[2].lower()]

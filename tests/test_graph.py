@@ -287,3 +287,14 @@ def test_an_axis_of_size_one_has_nothing_to_give() -> None:
         {"a.w": (4, 1), "b.w": (1, 3)},
     )
     assert analyze(load(model)).explain("a.w", 1).reasons == ["an axis of size 1 has nothing to give"]
+
+
+def test_explain_takes_the_axis_with_the_name() -> None:
+    graph = graph_of("attention")
+    name = next(group.members[0].name for group in graph.groups if group.members[0].axis == 1)
+    assert graph.explain(f"{name}:1") == graph.explain(name, 1) != graph.explain(name)
+    assert graph.explain(f"{name}:-1") == graph.explain(name, -1)
+    assert graph.explain(name) == graph.explain(name, 0)
+    for group in graph.groups:
+        if group.kind != "blocks":
+            assert group.id in {*graph.explain(group.id).groups, *graph.explain(group.id).blocked}

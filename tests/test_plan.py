@@ -74,7 +74,7 @@ def test_parameters_alone_are_enough(name: str) -> None:
     found["groups"] = []
     bare = Plan.from_json(found)
     first, second = (api.apply(graph_of(name), p) for p in (plan, bare))
-    assert first.to_proto() == second.to_proto()
+    assert first.to_proto().graph == second.to_proto().graph
 
 
 def entry(**changes: Any) -> Edit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,10 @@ from rich.console import Console
 from graphprune.errors import ModelError, UsageError
 from graphprune.profile import profile, render
 from graphprune.profiling.feeds import batch_of, make_feeds
-from graphprune.profiling.ops import own_times
+from graphprune.profiling.notes import conditions_of
 from graphprune.profiling.timing import measure
+from graphprune.runner.timing import alternate
+from graphprune.runner.tracing import own_times
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
 LINEAR = HEAD + "m (float[N, 4] x) => (float[N, 4] y) { h = Relu (x)  y = Neg (h) }"
@@ -51,8 +54,9 @@ def test_json_keeps_the_contract(model: Path) -> None:
     assert run["device"]
     assert run["inputs"] == {"x": [3, 4]}
     latency = run["latency_ms"]
-    assert set(latency) == {"p50", "p90", "p99", "mean"}
-    assert 0 < latency["p50"] <= latency["p90"] <= latency["p99"]
+    assert set(latency) == {"p50", "p90", "p95", "p99", "mean", "least", "most"}
+    order = ["least", "p50", "p90", "p95", "p99", "most"]
+    assert [0, *(latency[name] for name in order)] == sorted([0, *(latency[name] for name in order)])
     assert run["throughput_per_s"] == pytest.approx(3e3 / latency["mean"])
     assert {op["op_type"] for op in run["ops"]} == {"Relu", "Neg"}
     assert sum(op["share"] for op in run["ops"]) == pytest.approx(1)
@@ -169,6 +173,42 @@ class TestTiming:
         assert len(timing.milliseconds) == 1000
 
 
+class TestDrift:
+    """A machine whose clock is ours: runs cost what we say, and twice that from some moment on."""
+
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        now = [0]
+        monkeypatch.setattr("graphprune.runner.timing.time.perf_counter_ns", lambda: now[0])
+        return now
+
+    def runs(self, clock: list[int], slow_from: int) -> list[Callable[[], None]]:
+        calls = [0]
+
+        def run(cost: int) -> None:
+            calls[0] += 1
+            clock[0] += cost * (2 if calls[0] > slow_from else 1)
+
+        return [lambda: run(10_000_000), lambda: run(8_000_000)]
+
+    def test_one_after_the_other_it_looks_like_the_models(self, clock: list[int]) -> None:
+        first, second = self.runs(clock, slow_from=101)
+        a, b = (measure([run], 100, 1)[0] for run in (first, second))
+        assert np.median(b.milliseconds) / np.median(a.milliseconds) == pytest.approx(1.6)
+
+    @pytest.mark.parametrize("slow_from", range(60, 180, 11))
+    def test_ratios_by_round_do_not_see_it(self, clock: list[int], slow_from: int) -> None:
+        a, b = measure(self.runs(clock, slow_from), 100, 1)
+        assert np.median(b.medians / a.medians) == pytest.approx(0.8)
+
+    def test_it_is_reported(self, clock: list[int]) -> None:
+        timed = alternate(self.runs(clock, slow_from=150), 100, 1)
+        noted = {"mhz": [2000.0, 1500.0, 1800.0], "celsius": [], "throttled": 3}
+        found = conditions_of({"runs": timed, "conditions": noted})
+        assert found.drift == pytest.approx(1.0)
+        assert (found.mhz, found.celsius, found.throttled) == ((2000, 1800, 1500), None, 3)
+
+
 def test_own_times_leave_out_called_kernels() -> None:
     def event(op: str, ts: int, dur: int, tid: int = 1) -> dict:
         return {"ts": ts, "dur": dur, "tid": tid, "args": {"op_name": op}}
@@ -182,7 +222,7 @@ def test_own_times_leave_out_called_kernels() -> None:
         event("Relu", 110, 7),
         event("Conv", 15, 9, tid=2),
     ]
-    times = {(op, start): own for op, start, own in own_times(events)}
+    times = {(event["args"]["op_name"], event["ts"]): own for event, own in own_times(events)}
     assert times == {
         ("Loop", 10): 45,
         ("Conv", 15): 9,

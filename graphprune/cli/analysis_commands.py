@@ -61,17 +61,8 @@ def explain(
     json: Json = False,
 ) -> None:
     """What goes with an axis, or the reason that blocks it."""
-    name, axis = tensor, 0
-    head, separator, tail = tensor.rpartition(":")
     graph = analyze(load(model), parse_dims(dim), declarations=declare, allow_io=allow_io or ())
-    group = next((g for g in graph.groups if g.id == tensor), None)
-    if group is not None:  # as `inspect` lists it
-        name, axis = group.members[0].name, group.members[0].axis
-    elif separator and tail.removeprefix("-").isdecimal() and not graph.has_tensor(tensor):
-        name, axis = head, int(tail)
-    found = (
-        graph.explain(name, axis) if group is None or group.kind != "blocks" else graph.explain_block(group)
-    )
+    found = graph.explain(tensor)
     if json:
         show_json({"schema_version": SCHEMA_VERSION, **asdict(found)})
         return

@@ -9,7 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from graphprune.cli import analysis_commands, model_commands, prune_commands
+from graphprune.cli import (
+    analysis_commands,
+    device_commands,
+    info_commands,
+    model_commands,
+    profile_commands,
+    prune_commands,
+    run_commands,
+    sweep_commands,
+)
+from graphprune.cli.command_line import remember
 from graphprune.cli.output import fail
 from graphprune.errors import GraphPruneError, InternalError, ModelError, UsageError
 
@@ -32,9 +42,13 @@ for function in (
     analysis_commands.explain,
     prune_commands.prune,
     prune_commands.apply,
+    sweep_commands.sweep,
+    run_commands.run,
+    info_commands.info,
     model_commands.check,
-    model_commands.profile,
+    profile_commands.profile,
     model_commands.convert,
+    device_commands.calibrate_device,
     prune_commands.demo,
 ):
     app.command()(function)
@@ -61,6 +75,7 @@ def options(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits: 0 done, 1 wrong input, 2 usage, 3 invalid, 4 out of reach, 70 our fault."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    remember(given)
     try:
         code = app(given, prog_name="graphprune", standalone_mode=False) or 0
     except GraphPruneError as error:

@@ -1,4 +1,4 @@
-"""`check`, `profile` and `convert`."""
+"""`check` and `convert`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from graphprune.cli import tables
 from graphprune.cli.output import show, show_json, working
-from graphprune.cli.parameters import Dims, Json, ModelPath, OutPath, Seed, parse_dims
+from graphprune.cli.parameters import Json, ModelPath, OutPath, Seed
 from graphprune.errors import ValidationError
 from graphprune.report import SCHEMA_VERSION
 
@@ -57,37 +57,6 @@ def check(
             because=f"{worst.passing_tolerance:.3g} of the largest value, more than {tolerance:g}",
             hint=f"nothing, if they are meant to differ; a tolerance of {worst.round_tolerance} would pass",
         )
-
-
-def profile(
-    models: Annotated[
-        list[Path],
-        typer.Argument(metavar="MODEL…", help="One model, or several to compare.", show_default=False),
-    ],
-    provider: Annotated[
-        str, typer.Option(help="cpu, cuda, tensorrt, openvino, coreml, qnn, xnnpack, dml.")
-    ] = "cpu",
-    batch: Annotated[int, typer.Option(help="Size of the symbolic first axes.")] = 1,
-    threads: Annotated[int | None, typer.Option(help="Threads within an operator.")] = None,
-    repeat: Annotated[int | None, typer.Option(help="Counted runs.")] = None,
-    warmup: Annotated[int | None, typer.Option(help="Runs before; by default until stable.")] = None,
-    ops: Annotated[bool, typer.Option("--ops/--no-ops", help="Time by operator type.")] = True,
-    dim: Dims = None,
-    json: Json = False,
-) -> None:
-    """Latency, throughput, memory and time by operator, side by side for several models."""
-    from graphprune.profile import profile as measure
-    from graphprune.profile import render
-
-    with working("measuring"):
-        report = measure(
-            models, provider=provider, batch=batch, dims=parse_dims(dim), threads=threads,
-            repeat=repeat, warmup=warmup, ops=ops,
-        )  # fmt: skip
-    if json:
-        show_json(report.to_json())
-        return
-    show(render(report))
 
 
 def convert(

@@ -75,16 +75,3 @@ def working(text: str) -> Iterator[None]:
             yield
     else:
         yield
-
-
-def count(number: float) -> str:
-    """``1234567`` as ``1.23 M``."""
-    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.2f} {unit}"
-    return f"{number:g}"
-
-
-def size(number: float) -> str:
-    """Bytes with a decimal prefix."""
-    return f"{count(number)}B" if number >= 1000 else f"{number:g} B"

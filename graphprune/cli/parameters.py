@@ -9,7 +9,10 @@ from typing import Annotated
 import typer
 
 from graphprune.errors import UsageError
+from graphprune.passes.allocators import ALLOCATORS
 from graphprune.passes.compensators import COMPENSATORS
+from graphprune.passes.criteria import CRITERIA
+from graphprune.passes.recipes import RECIPES
 
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)]
 OutPath = Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.", show_default=False)]
@@ -58,6 +61,69 @@ Compensate = Annotated[
         help=f"What the kept weights become: {', '.join(sorted(COMPENSATORS))}.",
         show_default="as the recipe says; apply: none",
     ),
+]
+RecipeName = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        help=f"A named combination of the next three (docs/recipes.md): {', '.join(sorted(RECIPES))}.",
+        show_default="graphprune",
+    ),
+]
+Criterion = Annotated[
+    str | None,
+    typer.Option("--criterion", help=f"Importance of a unit: {', '.join(sorted(CRITERIA))}."),
+]
+Allocator = Annotated[
+    str | None,
+    typer.Option("--allocator", help=f"How the budget is shared: {', '.join(sorted(ALLOCATORS))}."),
+]
+Kinds = Annotated[
+    str | None,
+    typer.Option(
+        "--kinds",
+        metavar="KIND,…",
+        help="Which may go: channels, heads, head_dim, experts, conv_groups, norm_groups; and, only if "
+        "named here, blocks.",
+    ),
+]
+ExactOnly = Annotated[
+    bool, typer.Option("--exact-only", help="No group over which a norm, softmax or mean runs.")
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option("--include", metavar="GLOB", help="Only these groups, parameters or nodes."),
+]
+Exclude = Annotated[list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Leave these alone.")]
+Floor = Annotated[float, typer.Option("--floor", help="Smallest kept fraction of each group.")]
+Report = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE.html", help="Write a report: one page for a browser."),
+]
+ReportLatency = Annotated[
+    bool, typer.Option("--report-latency", help="Measure both models for the report, layer by layer.")
+]
+Align = Annotated[
+    str | None,
+    typer.Option(
+        "--align",
+        metavar="K|auto",
+        help="Widths are kept as multiples of this; auto: as the device likes them, layer by layer "
+        "(docs/latency.md).",
+        show_default="1; auto with a latency target",
+    ),
+]
+Batch = Annotated[int, typer.Option("--batch", metavar="N", help="Batch size that latencies are for.")]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", metavar="N", help="Threads within an operator, for latencies."),
+]
+ProviderName = Annotated[
+    str, typer.Option("--provider", metavar="NAME", help="Execution provider that latencies are for.")
+]
+On = Annotated[
+    str | None,
+    typer.Option("--on", metavar="WHERE", help="Where latencies are measured (docs/devices.md)."),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of random inputs and random scores.")]
 

@@ -1,7 +1,8 @@
-"""A progress bar over the stages of a long command: on a terminal only, and only past two seconds."""
+"""How far a long command is: bars on a terminal past two seconds; elsewhere a line every ten."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +10,13 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TaskProgressColumn, TextColumn
 from rich.text import Text
 
-from graphprune.cli.output import console_for_logs
+from graphprune.cli.output import console_for_logs, log
 from graphprune.progress import Progress as Callback
 
 #: A bar that comes and goes at once only disturbs.
 _PATIENCE = 2.0
+#: Seconds between lines in a log.
+_INTERVAL = 10.0
 
 
 class Remaining(ProgressColumn):
@@ -72,9 +75,48 @@ class _Bars:
             self._bars.update(task, completed=self._bars.tasks[task].total)
 
 
+class _Lines:
+    """Says every few seconds how far the work is, from a thread of its own: a step may take long."""
+
+    def __init__(self, text: str) -> None:
+        self._stage, self._done, self._total = text, 0, 0
+        self._start = time.monotonic()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._say, daemon=True)
+        self._thread.start()
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        self._stage, self._done, self._total = stage, done, total
+
+    def finish(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _say(self) -> None:
+        while not self._over.wait(_INTERVAL):
+            far = f", {self._done} of {self._total}" if self._total else ""
+            log(f"{time.monotonic() - self._start:.0f} s: {self._stage}{far}")
+
+
 @contextmanager
 def stages(text: str) -> Iterator[Callback]:
-    """A callback ``(stage, done, total)`` that draws a bar per stage, with the time that it still takes."""
+    """A callback ``(stage, done, total)``.
+
+    On a terminal it draws a bar per stage, with the time that it still takes; elsewhere it prints lines.
+    """
+    if not console_for_logs().is_terminal:
+        lines = _Lines(text)
+        try:
+            yield lines.show
+        finally:
+            lines.finish()
+        return
+    with _drawn(text) as report:
+        yield report
+
+
+@contextmanager
+def _drawn(text: str) -> Iterator[Callback]:
     console = console_for_logs()
     start = time.perf_counter()
     bars = Progress(
@@ -87,8 +129,6 @@ def stages(text: str) -> Iterator[Callback]:
 
     def report(stage: str, done: int, total: int) -> None:
         nonlocal shown
-        if not console.is_terminal:
-            return
         if not shown and time.perf_counter() - start > _PATIENCE:
             bars.start()
             shown = True

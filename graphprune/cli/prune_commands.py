@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -12,31 +11,44 @@ import typer
 
 from graphprune import api
 from graphprune.cli import tables
+from graphprune.cli.command_line import command_line
 from graphprune.cli.output import log, show, show_json, working
 from graphprune.cli.parameters import (
+    Align,
+    Allocator,
     AllowIO,
+    Batch,
     Calibration,
     Compensate,
+    Criterion,
     Declare,
     Dims,
+    ExactOnly,
+    Exclude,
+    Floor,
+    Include,
     Json,
+    Kinds,
     ModelPath,
     NumberOfSamples,
+    On,
     OutPath,
+    ProviderName,
+    RecipeName,
+    Report,
+    ReportLatency,
     Seed,
+    Threads,
     Verify,
     parse_dims,
 )
 from graphprune.cli.progress import stages
 from graphprune.errors import ModelError, UsageError
-from graphprune.passes.allocators import ALLOCATORS
-from graphprune.passes.criteria import CRITERIA
-from graphprune.passes.recipes import RECIPES
 from graphprune.plan import Plan
 from graphprune.report import SCHEMA_VERSION
+from graphprune.reporting.request import ReportRequest
+from graphprune.reporting.sentences import sentences
 from graphprune.target import parse_target
-
-Globs = list[str] | None
 
 
 def prune(
@@ -47,46 +59,31 @@ def prune(
         typer.Option(
             "--target",
             metavar="KEY=VALUE",
-            help="What may be kept: macs=50%, params=2M, bytes=20MB. [repeatable: all are met]",
+            help="What may be kept: macs=50%, params=2M, bytes=20MB, latency=4ms. [repeatable: all are met]",
             show_default=False,
         ),
     ],
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help=f"A named combination of the next three (docs/recipes.md): {', '.join(sorted(RECIPES))}.",
-            show_default="graphprune",
-        ),
-    ] = None,
-    criterion: Annotated[
-        str | None, typer.Option(help=f"Importance of a unit: {', '.join(sorted(CRITERIA))}.")
-    ] = None,
-    allocator: Annotated[
-        str | None, typer.Option(help=f"How the budget is shared: {', '.join(sorted(ALLOCATORS))}.")
-    ] = None,
+    recipe: RecipeName = None,
+    criterion: Criterion = None,
+    allocator: Allocator = None,
     compensator: Compensate = None,
     calibration: Calibration = None,
     samples: NumberOfSamples = None,
-    kinds: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KIND,…",
-            help="Which may go: channels, heads, head_dim, experts, conv_groups, norm_groups; and, only if "
-            "named here, blocks.",
-        ),
-    ] = None,
-    exact_only: Annotated[
-        bool, typer.Option("--exact-only", help="No group over which a norm, softmax or mean runs.")
-    ] = False,
-    include: Annotated[
-        Globs, typer.Option(metavar="GLOB", help="Only these groups, parameters or nodes.")
-    ] = None,
-    exclude: Annotated[Globs, typer.Option(metavar="GLOB", help="Leave these alone.")] = None,
-    align: Annotated[int, typer.Option(help="Widths are kept as multiples of this.")] = 1,
-    floor: Annotated[float, typer.Option(help="Smallest kept fraction of each group.")] = 0.1,
+    kinds: Kinds = None,
+    exact_only: ExactOnly = False,
+    include: Include = None,
+    exclude: Exclude = None,
+    align: Align = None,
+    floor: Floor = 0.1,
+    batch: Batch = 1,
+    threads: Threads = None,
+    provider: ProviderName = "cpu",
+    on: On = None,
     plan_out: Annotated[
         Path | None, typer.Option("--plan-out", metavar="FILE.json", help="Save the plan.")
     ] = None,
+    report: Report = None,
+    report_latency: ReportLatency = False,
     verify: Verify = True,
     declare: Declare = None,
     allow_io: AllowIO = None,
@@ -108,8 +105,9 @@ def prune(
             compensator=compensator, calibration=calibration, samples=samples, progress=progress,
             kinds=kinds.split(",") if kinds is not None else None, exact_only=exact_only,
             include=include or (), exclude=exclude or (), align=align, floor=floor,
-            plan_out=plan_out, verify_result=verify, dims=parse_dims(dim), seed=seed,
-            declarations=declare, allow_io=allow_io or (),
+            batch=batch, threads=threads, provider=provider, on=on, plan_out=plan_out,
+            report=_request(report, report_latency), verify_result=verify,
+            dims=parse_dims(dim), seed=seed, declarations=declare, allow_io=allow_io or (),
         )  # fmt: skip
     _show(result, json=json)
 
@@ -123,6 +121,8 @@ def apply(
     compensator: Compensate = None,
     calibration: Calibration = None,
     samples: NumberOfSamples = None,
+    report: Report = None,
+    report_latency: ReportLatency = False,
     verify: Verify = True,
     declare: Declare = None,
     dim: Dims = None,
@@ -134,7 +134,8 @@ def apply(
     with stages("pruning") as progress:
         result = api.prune(
             model, out, use_plan=document, compensator=compensator, calibration=calibration,
-            samples=samples, progress=progress, verify_result=verify, dims=parse_dims(dim), seed=seed,
+            report=_request(report, report_latency), samples=samples, progress=progress,
+            verify_result=verify, dims=parse_dims(dim), seed=seed,
             declarations=declare,
         )  # fmt: skip
     if result.source_sha256 != document.model_sha256:
@@ -171,110 +172,27 @@ def demo(
         ("latency of 64 images (p50, 1 thread)", *latency, f"{report.latency_ratio:.1%}"),
     ]
     result = report.result
-    show(tables.before_after(result.before, result.after, extra), *_footer(result))
+    show(tables.before_after(result.before, result.after, extra), *sentences(result))
+
+
+def _request(path: Path | None, latency: bool) -> ReportRequest | None:
+    if path is None:
+        if latency:
+            message = "--report-latency without a report"
+            raise UsageError(message, hint="--report FILE.html")
+        return None
+    return ReportRequest(path, command_line(), latency)
 
 
 def _show(result: api.PruneResult, *, json: bool) -> None:
     if json:
         show_json(document(result))
         return
-    show(tables.before_after(result.before, result.after), *_footer(result))
+    show(tables.before_after(result.before, result.after), *sentences(result))
     log(
         f"graphprune {version('graphprune')}, onnxruntime {version('onnxruntime')}, "
         f"model sha256 {result.source_sha256}"
     )
-
-
-def _footer(result: api.PruneResult) -> list[str]:
-    lines = _removed(result)
-    verdict = result.verdict
-    if verdict is not None:
-        lines.append(
-            f"verified: the cut is right. On random inputs of {len(verdict.runs)} sizes the outputs equal "
-            f"those of the original with the same slices masked (within {verdict.max_error:.2g}, values "
-            f"up to {verdict.scale:.3g})"
-        )
-        if verdict.not_run:
-            lines.append(f"not run, since onnxruntime does not know them: {', '.join(verdict.not_run)}")
-        if verdict.statistics:
-            shown = ", ".join(verdict.statistics[:3])
-            more = f" and {len(verdict.statistics) - 3} more" if len(verdict.statistics) > 3 else ""
-            lines.append(
-                f"not the same as zeroing: these run over kept positions only, or not at all: {shown}{more}"
-            )
-    else:
-        lines.append("not verified (--no-verify)")
-    lines += _signature(result)
-    lines += _accuracy(result)
-    widths = any(group.kind in ("channels", "head_dim") for group in result.plan.groups)
-    if widths and result.plan.options.get("align") == 1:
-        lines.append("widths that are no multiple of 8 can run slower than before: --align 8, and measure")
-    if result.output is not None:
-        lines.append(f"written: {result.output}")
-    return lines
-
-
-#: What is said about the samples, by option of the plan.
-_NOTES = {
-    "layers_with_few_rows": (
-        "few samples: layers that saw fewer rows than they have inputs: {}; their correlations count for "
-        "less, and more samples would help"
-    ),
-    "layers_too_large": "{} layers have too many inputs for second moments: their weights stay as they are",
-    "samples_at_a_time": "samples ran one at a time: the model does not take more, whatever its inputs say",
-}
-
-
-def _accuracy(result: api.PruneResult) -> list[str]:
-    """What is known of how well the pruned model does."""
-    options, lines = result.plan.options, []
-    if "fallback" in options:
-        reason = options["fallback"].splitlines()[0]
-        lines.append(f"weights only, since the model can't be run here: {reason}")
-    lines += [text.format(options[name]) for name, text in _NOTES.items() if name in options]
-    if "new_biases" in options.get("allocation", {}):
-        lines.append("no layer got a new bias: the target leaves no room for it")
-    if result.output_errors is not None:
-        before, after = result.output_errors
-        kind = "made-up" if result.is_synthetic else "calibration"
-        kind = f"held-out {kind}" if result.is_held_out else kind
-        said = f"outputs on {kind} samples: relative squared error {before:.3g} when cut, "
-        how = options.get("compensator", "compensator")
-        if "rejected" in options:
-            lines.append(said + "and no less with weights re-solved, which are left as they were")
-        elif how == "none":
-            lines.append(said + "weights as they were")
-        else:
-            lines.append(said + f"{after:.3g} with the kept weights re-solved ({how})")
-            if not result.is_held_out:
-                lines.append("that flatters: these are the samples that weights were fitted to")
-    if result.output_errors is None or result.is_synthetic:
-        lines.append("this says nothing about accuracy: evaluate the pruned model on your data")
-    return lines
-
-
-def _removed(result: api.PruneResult) -> list[str]:
-    """What went, kind by kind."""
-    lines = []
-    kinds = Counter(group.kind for group in result.plan.groups)
-    for kind, count in kinds.most_common():
-        groups = [group for group in result.plan.groups if group.kind == kind]
-        if kind == "blocks":
-            shown = ", ".join(group.id.removesuffix("/blocks") for group in groups[:6])
-            more = ", …" if count > 6 else ""
-            lines.append(f"removed: {count} block{'s' if count > 1 else ''} ({shown}{more})")
-            continue
-        size, kept = sum(g.size for g in groups), sum(len(g.keep) for g in groups)
-        lines.append(f"removed: {size - kept} of {size} {kind} in {count} group{'s' if count > 1 else ''}")
-    return lines
-
-
-def _signature(result: api.PruneResult) -> list[str]:
-    """The inputs and outputs that shrank, axis by axis."""
-    return [
-        f"new signature: {e.kind} '{e.name}', axis {e.axis}: {len(e.keep)} of {e.size} positions"
-        for e in result.plan.interface
-    ]
 
 
 def document(result: api.PruneResult) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from graphprune.amounts import count, size
 from graphprune.check import Difference
-from graphprune.cli.output import count, size
 from graphprune.cost import Cost
 from graphprune.report import GroupSummary, InspectReport
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnxruntime as ort
 
 from graphprune.errors import ModelError, UsageError
+from graphprune.runner.sessions import feeds
 
 Feeds = dict[str, npt.NDArray[Any]]
 
@@ -30,15 +33,16 @@ DTYPES: dict[str, type[np.generic]] = {
 }
 
 
+class Declared(NamedTuple):
+    """An input as the model declares it; symbolic axes are names, or None."""
+
+    name: str
+    type: str
+    shape: list[int | str | None]
+
+
 def make_feeds(session: ort.InferenceSession, batch: int, dims: Mapping[str, int] | None) -> Feeds:
-    """One array per input.
-
-    Floats are standard normal; integers zero (an index that every table has); booleans and integer
-    inputs with *mask* in their name are ones.
-
-    Symbolic axes get, in this order: the size ``dims`` gives to their name; for a sum of names the
-    sum of their sizes; ``batch`` for a first axis; 224 for two free sides of a 4-d float input; and
-    128. One name has one size everywhere.
+    """One array per input, see :func:`describe`.
 
     Args:
         session: an open session.
@@ -49,7 +53,56 @@ def make_feeds(session: ort.InferenceSession, batch: int, dims: Mapping[str, int
         ModelError: an input is not a tensor of a plain type, or the batch is fixed at another size.
         UsageError: ``dims`` names no symbolic axis.
     """
-    inputs = session.get_inputs()
+    return feeds(describe(session.get_inputs(), batch, dims))
+
+
+def declared_inputs(model: Path | bytes) -> list[Declared]:
+    """The inputs of an ONNX file, or of its bytes, without loading its weights.
+
+    Raises:
+        ModelError: it is no ONNX file.
+    """
+    try:
+        if isinstance(model, bytes):
+            graph = onnx.load_model_from_string(model).graph
+        else:
+            graph = onnx.load_model(str(model), load_external_data=False).graph
+    except Exception as error:  # protobuf raises what it likes
+        what = "the model cannot be read" if isinstance(model, bytes) else f"cannot load '{model}'"
+        raise ModelError(what, because=str(error).splitlines()[0] if str(error) else None) from error
+    constants = {tensor.name for tensor in graph.initializer}
+    constants |= {tensor.values.name for tensor in graph.sparse_initializer}
+    return [_declared(value) for value in graph.input if value.name not in constants]
+
+
+def _declared(value: onnx.ValueInfoProto) -> Declared:
+    if value.type.WhichOneof("value") != "tensor_type":
+        return Declared(value.name, str(value.type.WhichOneof("value")).removesuffix("_type"), [])
+    kind = value.type.tensor_type
+    dims = [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in kind.shape.dim]
+    name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
+    return Declared(value.name, f"tensor({name})", dims)
+
+
+def describe(inputs: Sequence[Any], batch: int, dims: Mapping[str, int] | None) -> list[dict[str, Any]]:
+    """What to feed: ``name``, ``dtype``, ``shape`` and ``fill`` (normal, zeros, ones) of every input.
+
+    Floats are standard normal; integers zero (an index that every table has); booleans and integer
+    inputs with *mask* in their name are ones.
+
+    Symbolic axes get, in this order: the size ``dims`` gives to their name; for a sum of names the
+    sum of their sizes; ``batch`` for a first axis; 224 for two free sides of a 4-d float input; and
+    128. One name has one size everywhere.
+
+    Args:
+        inputs: of a session, or declared.
+        batch: size of the symbolic first axes.
+        dims: sizes by name of the symbolic axis.
+
+    Raises:
+        ModelError: an input is not a tensor of a plain type, or the batch is fixed at another size.
+        UsageError: ``dims`` names no symbolic axis.
+    """
     names = {dim for value in inputs for dim in value.shape if isinstance(dim, str)}
     unknown = set(dims or ()) - names - {part for name in names for part in _terms(name)}
     if unknown:
@@ -61,13 +114,12 @@ def make_feeds(session: ort.InferenceSession, batch: int, dims: Mapping[str, int
         for axis, dim in enumerate(value.shape):
             if isinstance(dim, str) and len(_terms(dim)) == 1:
                 sizes.setdefault(dim, batch if axis == 0 else _guess(value))
-    rng = np.random.default_rng(0)
-    return {value.name: _array(value, _shape(value, sizes, batch), rng) for value in inputs}
+    return [_filled(value, _shape(value, sizes, batch)) for value in inputs]
 
 
-def batch_of(feeds: Feeds) -> int:
+def batch_of(arrays: Feeds) -> int:
     """Samples in one run: the length of the first input's first axis, 1 for a scalar."""
-    first = next(iter(feeds.values()), None)
+    first = next(iter(arrays.values()), None)
     return 1 if first is None or first.ndim == 0 else int(first.shape[0])
 
 
@@ -106,13 +158,15 @@ def _guess(value: Any) -> int:
     return IMAGE if image else SEQUENCE
 
 
-def _array(value: Any, shape: Sequence[int], rng: np.random.Generator) -> npt.NDArray[Any]:
+def _filled(value: Any, shape: list[int]) -> dict[str, Any]:
     if value.type not in DTYPES:
         what = f"input '{value.name}' is a {value.type}"
         raise ModelError(what, because="only tensors of numbers can be made up for a measurement")
     dtype = DTYPES[value.type]
     if issubclass(dtype, np.floating):
-        return rng.standard_normal(shape).astype(dtype)
-    if dtype is np.bool_ or "mask" in value.name.lower():
-        return np.ones(shape, dtype)
-    return np.zeros(shape, dtype)
+        fill = "normal"
+    elif dtype is np.bool_ or "mask" in value.name.lower():
+        fill = "ones"
+    else:
+        fill = "zeros"
+    return {"name": value.name, "dtype": np.dtype(dtype).name, "shape": shape, "fill": fill}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
+from typing import Any
 
 import onnxruntime as ort
 
 from graphprune.errors import ModelError, UsageError
+from graphprune.runner import sessions
+from graphprune.runner.meters import card_says
+from graphprune.runner.serving import processor as this_processor
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,16 @@ class Provider:
     name: str
     source: str
 
+    @property
+    def on_card(self) -> bool:
+        """Does it run on an NVIDIA graphics card?"""
+        return self.name in ("CUDAExecutionProvider", "TensorrtExecutionProvider", TENSORRT.name)
 
+
+#: NVIDIA's library by itself, on this machine only.
+TENSORRT = Provider(
+    "TensorRT", "pip install tensorrt, and an NVIDIA driver; or its program trtexec on the PATH"
+)
 PROVIDERS = {
     "cpu": Provider("CPUExecutionProvider", "pip install onnxruntime"),
     "cuda": Provider("CUDAExecutionProvider", "pip install 'graphprune[gpu]' (onnxruntime-gpu)"),
@@ -40,34 +53,64 @@ PROVIDERS = {
 }
 
 
-def find_provider(name: str) -> Provider:
-    """The provider called ``name``, if this onnxruntime has it.
+def find_provider(
+    name: str, information: Mapping[str, Any] | None = None, where: str | None = None
+) -> Provider:
+    """The provider called ``name``, if the onnxruntime has it.
+
+    Args:
+        name: a short name, onnxruntime's name, or that without its ending in any case.
+        information: of another machine, as its runner gives it.
+        where: that machine, for errors.
 
     Raises:
         UsageError: there is no such name.
-        ModelError: this onnxruntime is built without it.
+        ModelError: onnxruntime is built without it.
     """
-    if name not in PROVIDERS:
+    if name == "trt":
+        return _tensorrt(where)
+    available = list(information["providers"]) if information else ort.get_available_providers()
+    others = {entry.lower().removesuffix("executionprovider"): entry for entry in available}
+    full = others.get(name.lower().removesuffix("executionprovider"))
+    provider = PROVIDERS.get(name)
+    if provider is None and full is not None:
+        known = [entry for entry in PROVIDERS.values() if entry.name == full]
+        return known[0] if known else Provider(full, "an onnxruntime that has it")
+    if provider is None:
         what = f"there is no provider '{name}'"
         raise UsageError(what, hint=f"one of {', '.join(PROVIDERS)}")
-    provider = PROVIDERS[name]
-    available = ort.get_available_providers()
     if provider.name not in available:
-        known = {entry.name: key for key, entry in PROVIDERS.items()}
-        there = ", ".join(known.get(entry, entry) for entry in available)
         what = f"the provider '{name}' is not available"
-        because = f"onnxruntime {ort.__version__} as installed here has: {there}"
-        raise ModelError(what, because=because, hint=provider.source)
+        version = information["onnxruntime"] if information else ort.__version__
+        there = ", ".join(short_name(entry) for entry in available)
+        because = f"onnxruntime {version} as installed {'there' if information else 'here'} has: {there}"
+        raise ModelError(what, where=where, because=because, hint=provider.source)
     return provider
 
 
+def _tensorrt(where: str | None) -> Provider:
+    what = "TensorRT by itself is not available"
+    if where is not None:
+        because = "it is measured on this machine only"
+        raise ModelError(what, where=where, because=because, hint="--provider tensorrt, through onnxruntime")
+    if find_spec("tensorrt") is None and which("trtexec") is None:
+        because = "there is neither its Python package nor trtexec"
+        raise ModelError(what, because=because, hint=TENSORRT.source)
+    return TENSORRT
+
+
+def short_name(full: str) -> str:
+    """What the command line calls a provider of onnxruntime."""
+    return {entry.name: key for key, entry in PROVIDERS.items()}.get(full, full)
+
+
 def open_session(
-    model: Path, provider: Provider, threads: int | None, *, trace: Path | None = None
+    model: Path | bytes, provider: Provider, threads: int | None, *, trace: Path | None = None
 ) -> ort.InferenceSession:
     """A session on ``provider``, with the CPU for what the provider can't do.
 
     Args:
-        model: the ONNX file.
+        model: the ONNX file, or its bytes.
         provider: where it runs.
         threads: threads within an operator; None leaves the choice to onnxruntime.
         trace: prefix of the file that onnxruntime's own profiler writes; None turns it off.
@@ -75,57 +118,32 @@ def open_session(
     Raises:
         ModelError: onnxruntime refuses the file, or falls back to the CPU altogether.
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads or 0
-    # The idle threads of one session would slow down the next one that is measured.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    if trace is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = str(trace)
-    wanted = [provider.name]
-    if provider.name != PROVIDERS["cpu"].name:
-        wanted.append(PROVIDERS["cpu"].name)
-    if not model.is_file():
+    name = "the model" if isinstance(model, bytes) else f"'{model}'"
+    if isinstance(model, Path) and not model.is_file():
         what = f"there is no file '{model}'"
         raise ModelError(what)
+    source = model if isinstance(model, bytes) else str(model)
+    ask = {"model": source, "provider": provider.name, "threads": threads}
     try:
-        session = ort.InferenceSession(str(model), options, providers=wanted)
-    except Exception as error:  # onnxruntime raises a dozen unrelated classes
-        what = f"onnxruntime cannot load '{model}'"
-        raise ModelError(what, because=str(error).splitlines()[0]) from error
-    if provider.name not in session.get_providers():
-        what = f"'{model}' does not run on {provider.name}"
-        because = "its libraries did not load, and onnxruntime fell back to the CPU"
-        raise ModelError(what, because=because, hint=provider.source)
-    return session
+        return sessions.open_session(ask, None if trace is None else str(trace))
+    except sessions.Refused as error:
+        if error.kind == "load":
+            what = f"onnxruntime cannot load {name}"
+            raise ModelError(what, because=str(error)) from error
+        what = f"{name} does not run on {provider.name}"
+        raise ModelError(what, because=str(error), hint=provider.source) from error
 
 
-def device_name(provider: Provider) -> str:
-    """What the provider runs on: the processor's or the graphics card's name."""
-    if provider.name in ("CUDAExecutionProvider", "TensorrtExecutionProvider"):
-        return _graphics_card() or provider.name
+def device_name(provider: Provider, information: Mapping[str, Any] | None = None) -> str:
+    """What the provider runs on: the processor's or the graphics card's name.
+
+    Args:
+        provider: an execution provider.
+        information: of a machine, as its runner gives it; this machine by default.
+    """
+    processor = str(information["processor"]) if information else this_processor()
+    if provider.on_card:
+        return str((information["card"] if information else card_says("name")) or provider.name)
     if provider.name in ("CPUExecutionProvider", "XnnpackExecutionProvider"):
-        return _processor()
-    return f"{provider.name} on {_processor()}"
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:  # no Linux
-        pass
-    return platform.processor() or platform.machine()
-
-
-def _graphics_card() -> str | None:
-    """The first visible card, as the driver's own tool calls it."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0] or "0"
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", f"--id={visible}"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip().partition("\n")[0] or None
+        return processor
+    return f"{provider.name} on {processor}"

@@ -79,6 +79,7 @@ class Allocation(Pool):
         room: that is left for what a compensator adds; None: for nothing.
         progress: is told how far which stage is.
         restriction: why groups of other kinds are left out, as a clause, unless the user asked for that.
+        latency: estimated latency of a cut as a fraction of the original's, where that is a target.
     """
 
     graph: DependencyGraph
@@ -90,12 +91,15 @@ class Allocation(Pool):
     room: Room | None = None
     progress: Progress = field(default=silent, compare=False)
     restriction: str = ""
+    latency: Callable[[Removed], float] | None = None
 
     @cached_property
     def budget(self) -> Budget:
         """What the targets allow."""
         cost = None if self.room is None else self.room.cost
-        return Budget(self.graph, self.targets, self.groups, self.limits, cost, self.restriction)
+        return Budget(
+            self.graph, self.targets, self.groups, self.limits, cost, self.restriction, self.latency
+        )
 
     @cached_property
     def largest_cut(self) -> Removed:

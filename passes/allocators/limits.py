@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +21,21 @@ class Limits:
     Attributes:
         floor: smallest kept fraction of a group (as many units stay as its axes need, one at least).
         align: widths are kept as multiples of this.
+        steps: the same for single groups, by their ids.
     """
 
     floor: float = 0.1
     align: int = 1
+    steps: Mapping[str, int] = field(default_factory=dict)
 
     def step(self, group: Group) -> int:
         """By how many units the kept number may change."""
-        return self.align if group.kind in _WIDTHS else 1
+        return self.steps.get(group.id, self.align) if group.kind in _WIDTHS else 1
+
+    @property
+    def coarsest(self) -> int:
+        """The largest step of any group."""
+        return max(self.steps.values(), default=self.align)
 
     def kept(self, group: Group, wanted: float) -> int:
         """Number of units to keep, at least ``wanted``."""

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from networks import NETWORKS
 
-from graphprune.cli import main
+from graphprune.cli import main, progress
 
 FOUR_LINES = re.compile(
     r"graphprune: \S[^\n]*\n(  where:   \S[^\n]*\n)?(  because: \S[^\n]*\n)?(  try:     \S[^\n]*\n)?"
@@ -46,6 +46,12 @@ class Done:
 
 
 Cli = Callable[..., Done]
+
+
+@pytest.fixture(autouse=True)
+def no_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine takes long, and says so on stderr, where errors are looked for."""
+    monkeypatch.setattr(progress, "_INTERVAL", 3600.0)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from networks import NETWORKS, initializer, replace
 
-from graphprune import api
+from graphprune import pruning
 from graphprune.errors import (
     GraphPruneError,
     InternalError,
@@ -19,6 +19,7 @@ from graphprune.errors import (
     UsageError,
     ValidationError,
 )
+from graphprune.model import load
 
 Save = Callable[[str], Path]
 
@@ -121,14 +122,14 @@ def test_unreachable_target(cli, save: Save, tmp_path: Path) -> None:  # type: i
 
 
 def test_failed_verification_writes_nothing(cli, save: Save, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    right = api.cut
+    right = pruning.cut
 
     def wrong(*arguments):  # type: ignore[no-untyped-def]
         proto = right(*arguments).to_proto()
         replace(proto, "b.w", initializer(proto, "b.w")[::-1].copy())
-        return api.load(proto)
+        return load(proto)
 
-    monkeypatch.setattr(api, "cut", wrong)
+    monkeypatch.setattr(pruning, "cut", wrong)
     done = cli(
         "prune",
         save("mlp"),
@@ -151,7 +152,7 @@ def test_our_own_fault(cli, save: Save, tmp_path: Path, monkeypatch) -> None:  #
         message = "a bug\nin two lines"
         raise RuntimeError(message)
 
-    monkeypatch.setattr(api, "verify", broken)
+    monkeypatch.setattr(pruning, "verify", broken)
     command = ("prune", save("mlp"), tmp_path / "o.onnx", "--target", "macs=60%")
     error = cli(*command).error(70)
     assert "RuntimeError: a bug" in error
@@ -166,7 +167,7 @@ def test_interruption_is_no_error_of_the_input(cli, save: Save, tmp_path: Path, 
     def interrupted(*arguments, **options):  # type: ignore[no-untyped-def]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(api, "verify", interrupted)
+    monkeypatch.setattr(pruning, "verify", interrupted)
     done = cli("prune", save("mlp"), tmp_path / "o.onnx", "--target", "macs=60%", "--criterion", "l2")
     assert done.code == 130
     assert "Traceback" not in done.err
@@ -178,7 +179,7 @@ def test_too_little_memory_is_no_bug(cli, save: Save, tmp_path: Path, monkeypatc
         message = "Unable to allocate 90.0 GiB"
         raise MemoryError(message)
 
-    monkeypatch.setattr(api, "verify", starved)
+    monkeypatch.setattr(pruning, "verify", starved)
     done = cli("prune", save("mlp"), tmp_path / "o.onnx", "--target", "macs=60%", "--criterion", "l2")
     assert done.error(1).splitlines() == [
         "graphprune: not enough memory",

@@ -200,8 +200,10 @@ def test_profile(cli, save: Save) -> None:  # type: ignore[no-untyped-def]
     shape = {
         "model": str, "provider": str, "device": str, "threads": (int, type(None)), "batch": int,
         "repeat": int,
-        "latency_ms": {"p50": float, "p90": float, "p99": float, "mean": float}, "throughput_per_s": float,
+        "latency_ms": {"p50": float, "p90": float, "p95": float, "p99": float, "mean": float, "least": float,
+                       "most": float}, "throughput_per_s": float, "load_ms": float, "energy_j": dict,
         "peak_rss_bytes": (int, type(None)), "ops": [{"op_type": str, "ms": float, "share": float}],
+        "layers": [{"name": str, "op_type": str, "provider": str, "ms": float, "share": float, "origins": [str]}],
     }  # fmt: skip
     (run,) = found["runs"]
     typed(without_more(run, shape), shape)

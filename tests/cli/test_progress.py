@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 
 import pytest
 from rich.console import Console
@@ -94,3 +95,29 @@ def test_nothing_is_drawn_where_nobody_looks(clock: Clock, monkeypatch: pytest.M
     with module.stages("pruning") as report:
         report("solving", 1, 4)
     assert screen.file.getvalue() == ""  # type: ignore[attr-defined]
+
+
+def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    enough = threading.Event()
+
+    def log(text: str) -> None:
+        said.append(text)
+        if len(said) >= 2:
+            enough.set()
+
+    monkeypatch.setattr(module, "console_for_logs", lambda: Console(file=io.StringIO(), force_terminal=False))
+    monkeypatch.setattr(module, "log", log)
+    monkeypatch.setattr(module, "_INTERVAL", 0.01)
+    with module.stages("pruning") as report:
+        report("solving", 3, 7)
+        assert enough.wait(30)
+    lines = len(said)
+    assert said[-1].endswith(" s: solving, 3 of 7")
+    assert len(said) == lines  # nothing more once the work is over
+
+
+def test_a_short_run_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with module.stages("pruning") as report:
+        report("solving", 0, 7)
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,1 @@
+"""Parts of other tools; each is imported by that tool alone."""

@@ -1,0 +1,1 @@
+"""TensorRT without onnxruntime: its Python package, or its program trtexec."""

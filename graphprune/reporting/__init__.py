@@ -1,0 +1,1 @@
+"""One HTML page per pruning run or sweep: self-contained, readable without colour and without a mouse."""
