@@ -9,6 +9,7 @@ from graphprune.converters import parity
 from graphprune.converters.report import ConversionReport, describe
 from graphprune.converters.sample import random_feeds
 from graphprune.converters.staging import staged
+from graphprune.converters.widening import runnable
 from onnx import version_converter
 
 from graphprune.errors import ModelError, UsageError
@@ -36,7 +37,8 @@ def to_onnx(source: str, out: str | Path, *, opset: int | None = None) -> Conver
     except Exception as error:  # protobuf, OS and onnx errors
         what = f"cannot read the ONNX file '{file}'"
         raise ModelError(what, because=parity.first_line(error)) from error
-    feeds = random_feeds(parity.session(file))
+    with runnable(file) as opened:
+        feeds = random_feeds(parity.session(opened))
     expected = parity.run(file, feeds)
     current = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if opset not in (None, current):

@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +15,17 @@ from graphprune.converters.parity import first_line
 
 from graphprune.errors import ModelError
 
-FRAMEWORK_OF_PACKAGE = {"torch": "torch", "keras": "tensorflow", "tensorflow": "tensorflow"}
+FRAMEWORK_OF_PACKAGE = {
+    "torch": "torch",
+    "keras": "tensorflow",
+    "tensorflow": "tensorflow",
+    "jax": "jax",
+    "jaxlib": "jax",
+    "flax": "jax",
+    "equinox": "jax",
+    "sklearn": "sklearn",
+}
+EXTRA_OF_PACKAGE = {**FRAMEWORK_OF_PACKAGE, "transformers": "transformers"}
 
 
 def missing(package: str, extra: str) -> ModelError:
@@ -37,12 +47,12 @@ def load_factory(source: str) -> Callable[[], Any]:
     """
     module_name, _, name = source.rpartition(":")
     try:
-        with _importable(Path.cwd()):
+        with importable(Path.cwd()):
             module = _import(module_name)
     except ModuleNotFoundError as error:
         root = (error.name or "").partition(".")[0]
-        if root in FRAMEWORK_OF_PACKAGE:
-            raise missing(root, FRAMEWORK_OF_PACKAGE[root]) from error
+        if root in EXTRA_OF_PACKAGE:
+            raise missing(root, EXTRA_OF_PACKAGE[root]) from error
         hint = "run in the folder that holds it, or give path/to/file.py:factory"
         msg = f"cannot import '{module_name}'"
         raise ModelError(msg, because=str(error), hint=hint) from error
@@ -63,12 +73,12 @@ def call_factory(factory: Callable[[], Any], source: str) -> Any:
         ModelError: it raises.
     """
     try:
-        with contextlib.redirect_stdout(sys.stderr), _importable(Path.cwd()):
+        with contextlib.redirect_stdout(sys.stderr), importable(Path.cwd()):
             return factory()
     except ModuleNotFoundError as error:
         root = (error.name or "").partition(".")[0]
-        if root in FRAMEWORK_OF_PACKAGE:
-            raise missing(root, FRAMEWORK_OF_PACKAGE[root]) from error
+        if root in EXTRA_OF_PACKAGE:
+            raise missing(root, EXTRA_OF_PACKAGE[root]) from error
         msg = f"the factory '{source}' raises"
         raise ModelError(msg, because=_said(error)) from error
     except Exception as error:  # user code
@@ -77,13 +87,26 @@ def call_factory(factory: Callable[[], Any], source: str) -> Any:
 
 
 def framework_of(made: object) -> str | None:
-    """``torch`` or ``tensorflow``, told from the object's classes without importing either."""
-    model = made[0] if isinstance(made, tuple) and made else made
-    for cls in type(model).__mro__:
-        framework = FRAMEWORK_OF_PACKAGE.get(cls.__module__.partition(".")[0])
-        if framework:
-            return framework
+    """The framework, told from the object's classes without importing any.
+
+    A plain function has none; its example inputs tell.
+    """
+    for part in _parts(made):
+        for cls in type(part).__mro__:
+            framework = FRAMEWORK_OF_PACKAGE.get(cls.__module__.partition(".")[0])
+            if framework:
+                return framework
     return None
+
+
+def _parts(made: object) -> Iterator[object]:
+    if isinstance(made, Mapping):
+        made = tuple(made.values())
+    if isinstance(made, (tuple, list)):
+        for part in made:
+            yield from _parts(part)
+    else:
+        yield made
 
 
 def _import(name: str) -> ModuleType:
@@ -105,7 +128,7 @@ def _said(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _importable(folder: Path) -> Iterator[None]:
+def importable(folder: Path) -> Iterator[None]:
     """``folder`` on the import path for a while, after everything that is installed."""
     entry = str(folder)
     sys.path.append(entry)

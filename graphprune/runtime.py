@@ -142,7 +142,9 @@ def infer_by_session(
     found: dict[str, tuple[ir.DataType, tuple[int, ...]]] = {}
     for output in session.get_outputs():
         kind = output.type.removeprefix("tensor(").removesuffix(")").upper()
-        if kind in ir.DataType.__members__ and all(isinstance(n, int) for n in output.shape):
+        # No shape at all (ops of ai.onnx.ml) looks like that of a scalar here.
+        shaped = bool(output.shape) and all(isinstance(n, int) for n in output.shape)
+        if kind in ir.DataType.__members__ and shaped:
             found[output.name] = (ir.DataType[kind], tuple(output.shape))
     return found
 

@@ -93,23 +93,36 @@ def profile(
 def convert(
     source: Annotated[
         str,
-        typer.Argument(metavar="SOURCE", help="module:factory, a SavedModel, a .keras, .h5 or .onnx file."),
+        typer.Argument(
+            metavar="SOURCE",
+            help="module:factory, a .pt2, .pt, .keras, .h5, .onnx file, a SavedModel or transformers folder.",
+        ),
     ],
     out: OutPath,
     framework: Annotated[
-        str | None, typer.Option(help="torch, tensorflow or onnx; else told from SOURCE.")
+        str | None, typer.Option(help="torch, tensorflow, jax, sklearn or onnx; else told from SOURCE.")
     ] = None,
     exporter: Annotated[str, typer.Option(help="torch only: dynamo or torchscript.")] = "dynamo",
     dynamic: Annotated[
         list[str] | None,
-        typer.Option(metavar="INPUT:AXIS=NAME", help="torch only: a further symbolic axis. [repeatable]"),
+        typer.Option(metavar="INPUT:AXIS=NAME", help="torch, jax: a further symbolic axis. [repeatable]"),
+    ] = None,
+    fixed_batch: Annotated[
+        bool, typer.Option("--fixed-batch", help="torch, jax: only --dynamic axes are symbolic.")
+    ] = False,
+    inputs: Annotated[
+        Path | None, typer.Option(metavar="FILE.npz", help="Example inputs, arrays named as parameters.")
     ] = None,
     opset: Annotated[int | None, typer.Option(help="Opset version.")] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Load pickled modules and model code, which can run anything.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """From a framework to ONNX, compared with the source on random input."""
     from graphprune.converters import convert as to_onnx
     from graphprune.converters.dynamic import parse_dynamic
+    from graphprune.converters.example import read_inputs
 
     with working("converting"):
         report = to_onnx(
@@ -118,7 +131,10 @@ def convert(
             framework=framework,
             exporter=exporter,
             dynamic=parse_dynamic(dynamic or ()),
+            batch=None if fixed_batch else "batch",
             opset=opset,
+            inputs=None if inputs is None else read_inputs(inputs),
+            trust=trust,
         )
     if json:
         show_json(report.to_json())
