@@ -1,6 +1,6 @@
 """Accuracy of a ResNet-56 that was cut to half its multiply-adds, before and after some minutes of `recover`.
 
-    python benchmarks/recovery.py --kit kit/ [--out recovery/] [--epochs 20] [--threads 1]
+    python benchmarks/recovery.py --kit kit/ [--out out/recovery/] [--epochs 20] [--threads 1]
 
 Pruned with 1,024 unlabelled images, recovered with 8,192; evaluated on the test split by the kit's own
 script. Prints one row of a table, with CPU time of the training.
@@ -37,7 +37,7 @@ def main() -> None:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("--kit", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path("recovery"))
+    parser.add_argument("--out", type=Path, default=Path("out/recovery"))
     parser.add_argument("--epochs", type=float)
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--threads", type=int, default=1)

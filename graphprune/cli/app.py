@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from graphprune.cli import analysis_commands, model_commands, prune_commands
+from graphprune.cli import analysis_commands, carry_command, model_commands, prune_commands, recover_command
 from graphprune.cli.output import fail
 from graphprune.errors import GraphPruneError, InternalError, ModelError, UsageError
 
@@ -35,6 +35,8 @@ for function in (
     model_commands.check,
     model_commands.profile,
     model_commands.convert,
+    carry_command.carry,
+    recover_command.recover,
     prune_commands.demo,
 ):
     app.command()(function)
