@@ -130,7 +130,7 @@ def infer_by_session(
     graph = onnx.GraphProto(name="node", node=[ir.serde.serialize_node(node)])
     for name, (dtype, shape) in inputs.items():
         if name in values:
-            graph.initializer.append(onnx.numpy_helper.from_array(values[name], name))
+            graph.initializer.append(array_proto(values[name], name))
         else:
             graph.input.append(onnx.helper.make_tensor_value_info(name, int(dtype), shape))
     graph.output.extend(onnx.ValueInfoProto(name=v.name) for v in node.outputs if v.name)
@@ -147,6 +147,11 @@ def infer_by_session(
         if kind in ir.DataType.__members__ and shaped:
             found[output.name] = (ir.DataType[kind], tuple(output.shape))
     return found
+
+
+def array_proto(array: np.ndarray, name: str) -> onnx.TensorProto:
+    """An array as a constant; texts, which numpy has types of their own for, as well."""
+    return onnx.numpy_helper.from_array(array.astype(object) if array.dtype.kind in "SU" else array, name)
 
 
 def named_proto(tensor: ir.TensorProtocol, name: str) -> onnx.TensorProto:

@@ -251,6 +251,18 @@ def test_ops_whose_shape_onnxruntime_does_not_infer_either() -> None:
     assert found.shapes["y"] == found.shapes["z"] == found.shapes["x"]
 
 
+def test_texts_that_an_op_looks_up() -> None:
+    """Class names of a classifier are a constant of numpy's type for texts."""
+    pick = onnx.helper.make_node("ArrayFeatureExtractor", ["names", "i"], ["y"], domain="ai.onnx.ml")
+    names = onnx.helper.make_tensor("names", onnx.TensorProto.STRING, [2], [b"yes", b"no"])
+    index = onnx.helper.make_tensor_value_info("i", onnx.TensorProto.INT64, ["N"])
+    label = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.STRING, None)
+    opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("ai.onnx.ml", 1)]
+    graph = onnx.helper.make_graph([pick], "named", [index], [label], [names])
+    found = trace(load(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)))
+    assert found.shapes["i"] == (found.dims["N"],)
+
+
 def test_contrib_op_with_a_large_weight() -> None:
     source = onnx.parser.parse_model(
         """<ir_version: 9, opset_import: ["" : 17, "com.microsoft" : 1]>
