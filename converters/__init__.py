@@ -12,6 +12,7 @@ from graphprune.converters.report import ConversionReport, TensorSpec
 from graphprune.converters.torch_graph import to_torch
 
 from graphprune.errors import ModelError, UsageError
+from graphprune.storage.writing import require_apart
 
 __all__ = ["ConversionReport", "TensorSpec", "convert", "parse_dynamic", "to_torch"]
 
@@ -48,14 +49,20 @@ def convert(
             doesn't name.
         opset: ONNX opset version; by default the exporter's (an ONNX source keeps its own).
         inputs: torch, JAX and scikit-learn: example inputs.
-        trust: load pickled torch modules, and model code in a folder, which can run anything.
+        trust: load pickled torch modules, programs with other objects than tensors, and model code in a
+            folder, all of which can run anything.
 
     Raises:
         ModelError: the source can't be loaded or exported, or its framework is not installed.
         ValidationError: the ONNX file computes something else than the source; nothing is written.
-        UsageError: an option that does not exist.
+        UsageError: an option that does not exist, a live model, or ``out`` is the source.
     """
+    if not isinstance(source, (str, Path)):
+        what = f"convert takes no live {type(source).__name__}"
+        hint = "a factory, 'module:factory' or 'file.py:factory', that returns (model, example_inputs)"
+        raise UsageError(what, because="a source is a path or the name of a function", hint=hint)
     name, out = str(source), Path(out)
+    require_apart([out], sources.files_of(name))
     if framework not in (None, *FRAMEWORKS):
         what = f"there is no converter for '{framework}'"
         raise UsageError(what, hint=f"one of {', '.join(FRAMEWORKS)}")
@@ -122,7 +129,9 @@ def _torch_file(
     if path.suffix == ".pt2":
         from graphprune.converters import torch_program
 
-        return torch_program.to_onnx(path, out, dynamic=dynamic, batch=batch, inputs=inputs, **options)
+        return torch_program.to_onnx(
+            path, out, dynamic=dynamic, batch=batch, inputs=inputs, trust=trust, **options
+        )
     if path.is_dir():
         from graphprune.converters import hugging_face
 

@@ -40,7 +40,9 @@ def find_inputs(model: Any, factory: Any, given: Any, *, what: str = "torch modu
             if found is not None:
                 return found() if inspect.ismethod(found) else found
     message = f"a {what} can't be exported without an example of its inputs"
-    hint = "let the factory return (model, example_inputs), or set model.example_inputs"
+    hint = "--inputs FILE.npz (inputs= in Python), or set model.example_inputs"
+    if factory is not None:
+        hint = "let the factory return (model, example_inputs), or set model.example_inputs"
     raise ModelError(message, hint=hint)
 
 

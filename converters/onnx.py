@@ -13,6 +13,7 @@ from graphprune.converters.widening import runnable
 from onnx import version_converter
 
 from graphprune.errors import ModelError, UsageError
+from graphprune.storage.writing import data_file, require_apart
 
 
 def to_onnx(source: str, out: str | Path, *, opset: int | None = None) -> ConversionReport:
@@ -20,20 +21,22 @@ def to_onnx(source: str, out: str | Path, *, opset: int | None = None) -> Conver
 
     Args:
         source: the ONNX file.
-        out: the ONNX file to write; not ``source`` itself.
+        out: the ONNX file to write.
         opset: version of the default domain; None keeps the file's.
 
     Raises:
         ModelError: the file can't be read, run or converted.
         ValidationError: the converted file computes something else.
-        UsageError: ``out`` is the source.
+        UsageError: ``out`` holds weights of the source.
     """
     file, out = Path(source), Path(out)
-    if out.exists() and file.exists() and out.samefile(file):
-        what = f"'{out}' is the source itself"
-        raise UsageError(what, hint="another output path")
     try:
-        model = onnx.load(file)
+        model = onnx.load(file, load_external_data=False)
+        beside = _data_files(model, file)
+        require_apart([out], beside)
+        onnx.load_external_data_for_model(model, str(file.parent))
+    except UsageError:
+        raise
     except Exception as error:  # protobuf, OS and onnx errors
         what = f"cannot read the ONNX file '{file}'"
         raise ModelError(what, because=parity.first_line(error)) from error
@@ -50,6 +53,14 @@ def to_onnx(source: str, out: str | Path, *, opset: int | None = None) -> Conver
     exporter = "copy" if opset in (None, current) else "version_converter"
     with staged(out) as written:
         large = model.ByteSize() > onnx.checker.MAXIMUM_PROTOBUF
+        if large:
+            require_apart([data_file(out)], beside)
         onnx.save(model, written, save_as_external_data=large, location=f"{out.name}.data")
         measured = parity.check(list(expected.values()), parity.run(written, feeds), where=source)
         return describe(written, source=source, out=out, framework="onnx", exporter=exporter, parity=measured)
+
+
+def _data_files(model: onnx.ModelProto, file: Path) -> list[Path]:
+    """Files beside the model that its weights stand in."""
+    entries = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
+    return [file.parent / name for name in {e.value for e in entries if e.key == "location"}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +21,25 @@ from graphprune.errors import ModelError, ValidationError
 RELATIVE = {"bfloat16": 5e-2, "float16": 2e-2, "float32": 1e-4, "float64": 1e-4}
 ABSOLUTE = 1e-6
 BFLOAT16 = "bfloat16"
+#: Codes by which torch sets a part of its messages in bold.
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Parity:
-    """The greatest difference over all outputs, and the greatest value it is to be seen against."""
+    """What was compared.
+
+    Attributes:
+        max_abs_diff: the greatest difference over all outputs.
+        scale: the greatest value it is to be seen against.
+        zeros: outputs of which the source gave nothing but zeros: a wrong file may give them as well.
+    """
 
     max_abs_diff: float
     scale: float
+    zeros: tuple[str, ...] = ()
 
 
 def session(file: Path) -> ort.InferenceSession:
@@ -83,6 +93,7 @@ def check(expected: Sequence[Array], found: Mapping[str, Array], *, where: str) 
         hint = "let the source return plain tensors (for example by turning a cache off)"
         raise ValidationError(what, where=where, hint=hint)
     worst, scale = 0.0, 0.0
+    zeros = []
     for want, (name, got) in zip(expected, found.items(), strict=True):
         if want.shape != got.shape:
             because = f"shape {list(want.shape)} became {list(got.shape)}"
@@ -99,12 +110,14 @@ def check(expected: Sequence[Array], found: Mapping[str, Array], *, where: str) 
             because = f"it is off by up to {diff:.3g} (values up to {size:.3g}; {allowed:.1g} is allowed)"
             _refuse(name, because, where)
         worst, scale = max(worst, diff), max(scale, size)
-    return Parity(worst, scale)
+        if want.size and not numbers.any():
+            zeros.append(name)
+    return Parity(worst, scale, tuple(zeros))
 
 
 def first_line(error: BaseException) -> str:
     """The first line of an error that says something, at most 300 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:300]
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +41,12 @@ def is_factory(source: str) -> bool:
     return bool(module) and name.isidentifier() and not Path(source).exists()
 
 
+def files_of(source: str) -> list[Path]:
+    """The file that a source is read from; none where it is a module or a folder."""
+    file = Path(source.rpartition(":")[0] if is_factory(source) else source)
+    return [file] if file.is_file() else []
+
+
 def load_factory(source: str) -> Callable[[], Any]:
     """The callable that ``module:factory`` names; the working directory is importable meanwhile.
 
@@ -56,9 +64,9 @@ def load_factory(source: str) -> Callable[[], Any]:
         hint = "run in the folder that holds it, or give path/to/file.py:factory"
         msg = f"cannot import '{module_name}'"
         raise ModelError(msg, because=str(error), hint=hint) from error
-    except Exception as error:  # user code
+    except (Exception, SystemExit) as error:  # user code
         msg = f"importing '{module_name}' raises"
-        raise ModelError(msg, because=_said(error)) from error
+        raise ModelError(msg, where=_place(error), because=_said(error)) from error
     factory = getattr(module, name, None)
     if not callable(factory):
         what = f"'{module_name}' has no function '{name}'"
@@ -70,20 +78,22 @@ def call_factory(factory: Callable[[], Any], source: str) -> Any:
     """What the factory returns; what it prints goes to stderr.
 
     Raises:
-        ModelError: it raises.
+        ModelError: it raises, or returns None.
     """
     try:
         with contextlib.redirect_stdout(sys.stderr), importable(Path.cwd()):
-            return factory()
+            made = factory()
     except ModuleNotFoundError as error:
         root = (error.name or "").partition(".")[0]
         if root in EXTRA_OF_PACKAGE:
             raise missing(root, EXTRA_OF_PACKAGE[root]) from error
-        msg = f"the factory '{source}' raises"
-        raise ModelError(msg, because=_said(error)) from error
-    except Exception as error:  # user code
-        msg = f"the factory '{source}' raises"
-        raise ModelError(msg, because=_said(error)) from error
+        raise _raises(source, error) from error
+    except (Exception, SystemExit) as error:  # user code
+        raise _raises(source, error) from error
+    if made is None:
+        msg = f"the factory '{source}' returns None"
+        raise ModelError(msg, hint="let it return the model, or (model, example_inputs)")
+    return made
 
 
 def framework_of(made: object) -> str | None:
@@ -123,8 +133,31 @@ def _import(name: str) -> ModuleType:
     return module
 
 
+def _raises(source: str, error: BaseException) -> ModelError:
+    return ModelError(f"the factory '{source}' raises", where=_place(error), because=_said(error))
+
+
 def _said(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"it calls sys.exit({error.code!r})"
     return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _place(error: BaseException) -> str | None:
+    """The last line of the user's own code on the way to an error: file and number."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if _is_own(Path(frame.filename))]
+    return f"{own[-1].filename}:{own[-1].lineno}" if own else None
+
+
+def _is_own(file: Path) -> bool:
+    """Neither installed, nor of Python, nor ours."""
+    if file.name.startswith("<") or {"site-packages", "dist-packages"} & set(file.parts):
+        return False
+    others = (Path(__file__).parent, Path(os.__file__).parent)
+    return not any(file.is_relative_to(folder) for folder in others)
 
 
 @contextlib.contextmanager

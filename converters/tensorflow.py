@@ -49,12 +49,13 @@ def to_onnx(source: str, out: str | Path, *, opset: int | None = None) -> Conver
             fails.
         ValidationError: the file computes something else than the source.
     """
-    require("tensorflow", "tf2onnx")
     path = Path(source)
-    if path.is_dir() or path.suffix in KERAS_SUFFIXES:
-        if not path.exists():
-            msg = f"there is no file '{source}'"
-            raise ModelError(msg)
+    is_file = path.suffix in KERAS_SUFFIXES
+    if is_file and not path.exists():  # said before anybody installs TensorFlow for nothing
+        msg = f"there is no file '{source}'"
+        raise ModelError(msg)
+    require("tensorflow", "tf2onnx")
+    if path.is_dir() or is_file:
         with quiet():
             made = _load(path)
     else:
@@ -80,7 +81,7 @@ def export_made(made: Any, out: Path, *, source: str, opset: int | None = None) 
         expected, found = function(feeds), parity.run(file, feeds)
         measured = parity.check(expected, found, where=source)
         arrays = {**feeds, **found}
-        name_batch(proto, {name for name, array in arrays.items() if len(array) == BATCH})
+        name_batch(proto, {name for name, array in arrays.items() if array.shape[:1] == (BATCH,)})
         onnx.save(proto, file)
         return describe(
             file,

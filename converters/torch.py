@@ -94,7 +94,7 @@ def export_module(
             what = f"torch cannot export '{source}' with its {exporter} exporter"
             raise ModelError(what, because=deepest(error), hint=f"--exporter {other}") from error
 
-    training = module.training
+    training = {m: m.training for m in module.modules()}
     module.eval()
     try:
         with quiet(), torch.no_grad():
@@ -103,7 +103,8 @@ def export_module(
                 source=source, exporter=exporter, batch=batch, output_names=output_names,
             )  # fmt: skip
     finally:
-        module.train(training)
+        for each, was in training.items():  # a part may be frozen in evaluation mode
+            each.training = was
 
 
 def checked_export(

@@ -12,6 +12,7 @@ from graphprune.converters.example import CHECKED_BATCH
 from graphprune.converters.quiet import quiet
 from graphprune.converters.report import ConversionReport
 from graphprune.converters.torch import checked_export, deepest, require_torch
+from graphprune.converters.torch_archive import require_harmless
 from graphprune.converters.torch_exporters import export_program
 
 from graphprune.errors import ModelError, UsageError
@@ -28,6 +29,7 @@ def to_onnx(
     batch: str | None = "batch",
     opset: int | None = None,
     inputs: Any = None,
+    trust: bool = False,
 ) -> ConversionReport:
     """Exports the program in a ``.pt2`` file.
 
@@ -38,9 +40,10 @@ def to_onnx(
         batch: what to call the free first axis, if there is one.
         opset: ONNX opset version; None leaves the choice to torch.
         inputs: example inputs, before those in the file.
+        trust: load it even if that could run code in it.
 
     Raises:
-        ModelError: torch is missing, or the file can't be loaded, run or exported.
+        ModelError: torch is missing, the file can't be loaded, run or exported, or needs trust.
         ValidationError: the file computes something else than the program.
         UsageError: ``dynamic`` is given.
     """
@@ -48,6 +51,8 @@ def to_onnx(
     if dynamic:
         what = "the free axes of a torch.export program can't be changed"
         raise UsageError(what, hint="torch.export.export(..., dynamic_shapes=...) when it is made")
+    if not trust:
+        require_harmless(path)
     with quiet(), torch.no_grad():
         try:
             program = torch.export.load(path)

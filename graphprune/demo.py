@@ -103,7 +103,8 @@ def recover_demo(out: Path, progress: Progress = silent) -> RecoveryReport:
     data, original = demo_data(), load(demo_model_path())
     pruned = prune(original, out, target={"macs": DEEP})
     before = _accuracy(load(out), data.images, data.labels)
-    result = recover(out, out, reference=original, data=data.calibration, progress=progress, **RECOVERY)
+    small = load(out).to_proto()  # the file itself is replaced by the recovered one
+    result = recover(small, out, reference=original, data=data.calibration, progress=progress, **RECOVERY)
     return RecoveryReport(pruned, result, before, _accuracy(result.model, data.images, data.labels))
 
 

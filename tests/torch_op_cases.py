@@ -121,6 +121,7 @@ for op in ("Acos", "Asin", "Atanh"):
 case("Acosh", f(3, 4, low=1.5, high=3.0))
 for op in ("Ceil", "Floor", "Round", "Sign"):
     case(op, f(3, 4), smooth=False)
+case("Sign", np.array([np.nan, -2, 0], np.float32), name="no-number", smooth=False)
 for op in ("Add", "Sub", "Mul"):
     case(op, f(2, 3, 4), f(3, 1))
 case("Div", f(2, 3), f(3, low=0.5, high=2.0))
@@ -207,6 +208,15 @@ case("ArgMax", f(3, 4), axis=1, keepdims=0, smooth=False)
 case("ArgMin", f(3, 4), axis=0, select_last_index=1, smooth=False)
 case("CumSum", f(3, 4), i(1).reshape(()))
 case("CumSum", f(3, 4), i(-2).reshape(()), name="backwards", exclusive=1, reverse=1)
+case("CumSum", np.array([1, np.inf, 2], np.float32), i(0).reshape(()), name="infinite", exclusive=1,
+     smooth=False)  # fmt: skip
+case("ArgMin", np.array([3, 0, 5], np.uint8), name="unsigned", smooth=False)
+case("ArgMin", np.array([3, -(2**31), 5], np.int32), name="least", smooth=False)
+# What is done to each number is done without axes to sum over, too.
+for op in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"):
+    sign = 1 if op == "LogSum" else -1
+    case(f"Reduce{op}", np.array(3 * sign, np.float32), name="number")
+    case(f"Reduce{op}", np.array([3, 2], np.float32) * sign, name="each", noop_with_empty_axes=1)
 for op in ("Softmax", "LogSoftmax"):
     case(op, f(2, 3, 4), axis=1)
     case(op, f(2, 3, 4), opset=11)
@@ -301,6 +311,12 @@ case(
 case("Resize", f(1, 2, 4, 5), None, None, i(3, 8), opset=19, name="axes", axes=[3, 2], mode="linear")
 case("Resize", f(1, 2, 4, 5), UP, opset=10, mode="linear")
 case("Upsample", f(1, 2, 4, 5), UP, opset=9)
+# Sizes are products in single precision: 10 * 0.7 is 7, though the float32 next to 0.7 is below it.
+LINE = np.arange(10, dtype=np.float32)
+for scale in (0.7, 2.3):
+    case("Resize", LINE, None, Fixed([scale]), name=f"by-{scale}")
+    case("Resize", LINE, Fixed([scale]), opset=10, name=f"by-{scale}")
+    case("Upsample", LINE, Fixed([scale]), opset=9, name=f"by-{scale}") if scale > 1 else None
 # Attention
 case("Attention", f(1, 4, 3, 6), f(1, 2, 5, 6), f(1, 2, 5, 6), opset=23)
 case("Attention", f(2, 3, 8), f(2, 3, 4), f(2, 3, 4), opset=23, name="flat", q_num_heads=4, kv_num_heads=2,

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import onnx_ir as ir
 from graphprune.converters.carrying.hints import by_scope, is_same_name, module_of
 from graphprune.converters.carrying.links import Link
+from graphprune.converters.carrying.norms import INPUTS, role_of
 from graphprune.converters.carrying.places import Place
 
 #: Ways in which a constant can be made, by the array that it is made of.
@@ -94,16 +96,26 @@ def _assign_equal(
 
 
 def _within_module(names: Sequence[str], places: Sequence[Place], result: Assignment) -> None:
-    """Equal arrays of one module (a norm's bias and mean, both zero) stand in the order of the inputs."""
-    by_node: dict[object, list[Place]] = {}
+    """Equal arrays of one module: a batch norm's by their roles, others in the order of the inputs."""
+    by_node: dict[ir.Node, list[Place]] = {}
     for place in places:
         by_node.setdefault(place.node, []).append(place)
-    for sharing in by_node.values():
+    roles = {role_of(name) or "": name for name in names}
+    is_told = len(roles) == len(names)
+    for node, sharing in by_node.items():
         ordered = sorted(sharing, key=lambda p: p.index)
+        if node.op_type == "BatchNormalization" and all(_role(p) in roles for p in ordered):
+            result.chosen.update({p: (roles[_role(p)], "value") for p in ordered})
+            continue
+        is_told = False
         for i, place in enumerate(ordered):
             result.chosen[place] = names[min(i, len(names) - 1)], "value"
-    if len(names) > 1:
+    if len(names) > 1 and not is_told:
         result.doubtful.append(tuple(names))
+
+
+def _role(place: Place) -> str:
+    return INPUTS.get(place.index, "none")
 
 
 def _in_order(

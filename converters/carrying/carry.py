@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from graphprune.converters import source as sources
-from graphprune.converters.carrying.carry_report import CarryReport
+from graphprune.converters.carrying.carry_report import smaller_heads
 from graphprune.converters.carrying.weight_files import INDEX, TORCH, is_weights
 
 from graphprune.errors import ModelError, PlanError, UsageError
 from graphprune.model import Model, Source, load
 from graphprune.plan import Plan
+from graphprune.storage.writing import require_apart
 
 KERAS = (".keras", ".h5", ".hdf5")
 
@@ -39,7 +41,8 @@ def carry(
         weights: the pruned ONNX model, if its weights were updated (compensated, recovered): these are
             carried too.
         inputs: example inputs of a torch module, as for :func:`graphprune.convert`.
-        trust: load a pickled torch module, which can run anything.
+        trust: load a pickled torch module, or a checkpoint with other objects in it, which can run
+            anything.
 
     Returns:
         For a live network its smaller copy, proven equal to the pruned model; for files a report.
@@ -49,15 +52,29 @@ def carry(
         PlanError: the plan is for another model.
         ValidationError: the carried network computes something else than the pruned model.
         ModelError: a file or the source can't be used.
+        UsageError: ``out`` is one of the files that are read, or its name asks for another kind.
     """
     decision = plan if isinstance(plan, Plan) else Plan.load(plan)
     original, note = model_of(decision, model)
+    pruned = None if weights is None else load(weights)
     if not isinstance(source, (str, Path)):
         if out is not None:
             what = "a live network is returned, not written"
             raise UsageError(what, hint="without out=; save it with its framework")
-        return carry_live(decision, source, original, weights, inputs)[0]
-    return carry_path(decision, source, out, original, weights, inputs, trust=trust, note=note)
+        if note is not None:
+            warnings.warn(note, UserWarning, stacklevel=2)  # a network has no report that could say it
+        return carry_live(decision, source, original, pruned, inputs)[0]
+    if out is not None:
+        given = [*sources.files_of(str(source)), *(Path(p) for p in (plan,) if isinstance(p, (str, Path)))]
+        require_apart([Path(out)], [*given, *_files(original), *_files(pruned)])
+    return carry_path(decision, source, out, original, pruned, inputs, trust=trust, note=note)
+
+
+def _files(model: Model | None) -> list[Path]:
+    """What a model is read from."""
+    if model is None:
+        return []
+    return [*model.data_files, *(() if model.path is None else (model.path,))]
 
 
 def model_of(plan: Plan, model: Source | None) -> tuple[Model, str | None]:
@@ -138,14 +155,14 @@ def carry_path(
     if sources.is_factory(name):
         network = sources.call_factory(sources.load_factory(name), name)
         network, example = _with_inputs(network, inputs)
-        return _carry_and_save(plan, network, out, model, weights, example)
+        return _carry_and_save(plan, network, out, model, weights, example, note)
     if path.suffix in KERAS:
         from graphprune.converters import tensorflow
 
         tensorflow.require("tensorflow", "keras")
         from graphprune.converters.carrying.keras_model import load_model
 
-        return _carry_and_save(plan, load_model(path), out, model, weights, None)
+        return _carry_and_save(plan, load_model(path), out, model, weights, None, note)
     if not is_weights(path):
         what = f"cannot tell what '{name}' is"
         hint = f"module:factory, a .keras file, .safetensors, *{INDEX}, or {', '.join(TORCH)}"
@@ -156,9 +173,10 @@ def carry_path(
     if trust and path.suffix in TORCH:
         network = _pickled(path)
         if network is not None:
-            return _carry_and_save(plan, network, out, model, weights, inputs)
-    report = carry_file(plan, path, None if out is None else Path(out), model=model, weights=pruned)
-    return report if note is None else _noted(report, note)
+            return _carry_and_save(plan, network, out, model, weights, inputs, note)
+    target = None if out is None else Path(out)
+    report = carry_file(plan, path, target, model=model, weights=pruned, trust=trust)
+    return _noted(report, note)
 
 
 def _with_inputs(made: Any, inputs: Any) -> tuple[Any, Any]:
@@ -168,8 +186,17 @@ def _with_inputs(made: Any, inputs: Any) -> tuple[Any, Any]:
     return made, inputs
 
 
-def _noted(report: CarryReport, note: str) -> CarryReport:
-    return replace(report, notes=(*report.notes, note))
+def _noted(report: Any, *notes: str | None) -> Any:
+    """A report of any kind with further notes."""
+    return replace(report, notes=(*report.notes, *(note for note in notes if note)))
+
+
+def _heads(plan: Plan, report: Any) -> str | None:
+    """What code has to follow that loads a module's weights: not all that a live module knows is in them."""
+    note = smaller_heads(plan)
+    if note is None or not report.rescaled:
+        return note
+    return f"{note}; but the new scale where queries were rescaled for it: {', '.join(report.rescaled)}"
 
 
 def _pickled(path: Path) -> Any:
@@ -182,12 +209,19 @@ def _pickled(path: Path) -> Any:
 
 
 def _carry_and_save(
-    plan: Plan, network: Any, out: str | Path | None, model: Model, weights: Source | None, inputs: Any
+    plan: Plan,
+    network: Any,
+    out: str | Path | None,
+    model: Model,
+    weights: Source | None,
+    inputs: Any,
+    note: str | None,
 ) -> Any:
     carried, report = carry_live(plan, network, model, weights, inputs)
     if out is not None:
         save(carried, Path(out))
-    return report
+    is_torch = sources.framework_of(network) == "torch"
+    return _noted(report, _heads(plan, report) if is_torch else None, note)
 
 
 def save(network: Any, out: Path) -> None:

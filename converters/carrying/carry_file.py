@@ -6,28 +6,38 @@ refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from graphprune.converters.carrying.carry_report import CarriedArray, CarryReport
+from graphprune.converters.carrying.carry_report import CarriedArray, CarryReport, smaller_heads
 from graphprune.converters.carrying.hints import module_of
+from graphprune.converters.carrying.layouts import is_one_number
 from graphprune.converters.carrying.matching import Matching, match
+from graphprune.converters.carrying.new_weights import require_new_weights
 from graphprune.converters.carrying.source_cut import SourceCut
-from graphprune.converters.carrying.weight_files import Weights, open_weights
+from graphprune.converters.carrying.weight_files import Weights, kind_of, open_weights
 from graphprune.converters.staging import staged
 
 from graphprune.errors import CarryError, UsageError
 from graphprune.model import Model
 from graphprune.plan import Plan
+from graphprune.storage.writing import require_apart
 
 Array = npt.NDArray[Any]
+_SHOWN = 8
 
 
 def carry_file(
-    plan: Plan, source: Path, out: Path | None, *, model: Model, weights: Model | None = None
+    plan: Plan,
+    source: Path,
+    out: Path | None,
+    *,
+    model: Model,
+    weights: Model | None = None,
+    trust: bool = False,
 ) -> CarryReport:
     """Writes the weights in ``source`` as the plan leaves them.
 
@@ -37,17 +47,25 @@ def carry_file(
         out: the file to write, of the same kind; None: nothing is written.
         model: the ONNX model that the plan was made for.
         weights: the pruned ONNX model, where its weights were updated.
+        trust: see :func:`open_weights`.
 
     Raises:
         CarryError: something that the plan cuts was not found; nothing is written.
         ModelError: a file can't be read or written.
+        UsageError: writing would replace the source, or a file of it; or the name is one of another kind.
     """
-    if out is not None and out.resolve() == source.resolve():
-        what = f"two of the files are the same: {source}, {out}"
-        raise UsageError(what, because="the source is never changed", hint="another name for the output")
-    file = open_weights(source)
+    if out is not None and kind_of(out) != kind_of(source):
+        what = f"cannot write the weights of '{source}' to '{out}'"
+        because = "what is written is a file of the source's kind"
+        raise UsageError(what, because=because, hint=f"a name that ends in {' or '.join(kind_of(source))}")
+    file = open_weights(source, trust=trust)
+    if out is not None:
+        # The files that an index names keep their names: in the source's folder they would replace it.
+        written = [out, *(out.parent / name for name in file.file_names)]
+        require_apart(written, [source, *(source.parent / name for name in file.file_names)])
     arrays = file.arrays
     matching = match(model, plan, arrays, weights)
+    require_new_weights(matching, model, plan, arrays, weights)
     require_matched(matching, str(source))
     new = carried_arrays(matching.cut, arrays)
     added = {name: (_beside(name, arrays), array) for name, array in matching.cut.added.items()}
@@ -62,7 +80,7 @@ def carry_file(
         arrays=tuple(listed(matching.cut, arrays, new)),
         parameters=(before, sum(array.size for array in left.values() if array is not None)),
         error=matching.error,
-        notes=tuple(_notes(matching.cut, arrays, file)),
+        notes=tuple(_notes(plan, matching.cut, arrays, file)),
     )
 
 
@@ -73,7 +91,8 @@ def require_matched(matching: Matching, source: str) -> None:
         CarryError: not so.
     """
     missing = [(each.constant, each.use, each.reason) for each in matching.unmatched]
-    guessed = [n for n, how in matching.cut.how.items() if how == "order" and n in matching.cut.kept]
+    # Arrays that only their order tells apart are marked where it makes a difference to size or numbers.
+    guessed = [name for name, how in matching.cut.how.items() if how == "order"]
     reason = "other arrays hold the same numbers, and only their order tells which is which"
     missing += [(name, "", reason) for name in guessed]
     if not missing:
@@ -83,7 +102,7 @@ def require_matched(matching: Matching, source: str) -> None:
     if len(missing) > 1:
         because = f"{because} ({len(missing) - 1} more could not be matched)"
     hint = "the checkpoint that the model was exported from"
-    if guessed:
+    if guessed or all(each.needs_run for each in matching.unmatched):
         hint = "a live module, which can be run: graphprune carry PLAN module:factory OUT"
     raise CarryError(
         what, missing, where=f"'{constant}'" + (f" at {use}" if use else ""), because=because, hint=hint
@@ -123,7 +142,7 @@ def _beside(name: str, arrays: Mapping[str, Array]) -> str:
     return next(other for other in arrays if module_of(other) == module_of(name))
 
 
-def _notes(cut: SourceCut, arrays: Mapping[str, Array], file: Weights) -> list[str]:
+def _notes(plan: Plan, cut: SourceCut, arrays: Mapping[str, Array], file: Weights) -> list[str]:
     """What was left as it was although it may belong to the weights, and what code has to follow."""
     known = {file.container(name) for name in (*cut.how, *cut.kept)}
     others = dict.fromkeys(file.container(n) for n in arrays if file.container(n) not in known)
@@ -132,4 +151,20 @@ def _notes(cut: SourceCut, arrays: Mapping[str, Array], file: Weights) -> list[s
         notes.append(f"the module needs a bias where it had none: {', '.join(cut.added)}")
     if cut.gone:
         notes.append("whole arrays went: the code that calls these layers has to go as well")
-    return notes
+    copies = list(_copies(cut, arrays))
+    if copies:
+        shown = ", ".join(f"'{name}'" for name in copies[:_SHOWN]) + (", ..." if len(copies) > _SHOWN else "")
+        notes.append(f"equal to arrays that got new numbers, and left with their old ones: {shown}")
+    heads = smaller_heads(plan)
+    return [*notes, heads] if heads else notes
+
+
+def _copies(cut: SourceCut, arrays: Mapping[str, Array]) -> Iterator[str]:
+    """Second copies of updated arrays, as averaged weights are: the model reads the others."""
+    told = [name for name in cut.values if name in cut.how]
+    for name, array in arrays.items():
+        alike = [other for other in told if arrays[other].shape == array.shape]
+        if name in cut.how or name in cut.values or (alike and is_one_number(array)):
+            continue
+        if any(np.array_equal(arrays[other], array) for other in alike):
+            yield name

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from graphprune.plan import Plan
+
 SCHEMA_VERSION = 1
 
 
@@ -26,6 +28,17 @@ class CarriedArray:
     after: tuple[int, ...] | None
     how: str
     is_updated: bool = False
+
+
+def smaller_heads(plan: Plan) -> str | None:
+    """What code of attention has to follow where heads get smaller; None where none does."""
+    found = [group for group in plan.groups if group.kind == "head_dim" and len(group.keep) < group.size]
+    if not found:
+        return None
+    return (
+        f"the heads of attention got smaller ({len(found)} of the plan's groups): code that computes the "
+        "scale from head_dim must keep the old scale, 1/sqrt(head_dim before the cut)"
+    )
 
 
 @dataclass(frozen=True)

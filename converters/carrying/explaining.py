@@ -12,11 +12,13 @@ import onnx_ir as ir
 from graphprune.converters.carrying.assigning import assign
 from graphprune.converters.carrying.elements import likely_sources, recover
 from graphprune.converters.carrying.fingerprints import Fingerprints, as_floats
-from graphprune.converters.carrying.folding import choose_folds, find_folds, layers_of, links_of, rounding_of
+from graphprune.converters.carrying.folding import choose_folds, find_folds, layers_of, links_of
 from graphprune.converters.carrying.hints import best, is_same_name, module_of
 from graphprune.converters.carrying.layouts import (
     Part,
+    aligned,
     find_orders,
+    is_one_number,
     moved,
     orders,
     picked,
@@ -24,9 +26,16 @@ from graphprune.converters.carrying.layouts import (
     transposed,
 )
 from graphprune.converters.carrying.links import FUNCTIONS, SAME, Function, Link, multiple
-from graphprune.converters.carrying.norms import Norm, direction, find_norms, fitting_norms, misfit
+from graphprune.converters.carrying.norms import (
+    Norm,
+    direction,
+    find_norms,
+    fitting_norms,
+    misfit,
+    rounding_of,
+)
 from graphprune.converters.carrying.places import Place
-from graphprune.converters.carrying.weight_norms import find_weight_norms, order_in
+from graphprune.converters.carrying.weight_norms import find_weight_norms, orders_in
 
 Array = npt.NDArray[Any]
 #: So many numbers that agree in one factor do not do so by chance.
@@ -92,9 +101,10 @@ class _Search:
         for name in names:
             array = self._arrays[name]
             floats = function.of(as_floats(array, constant.dtype))
-            order = next(find_orders(floats, as_floats(constant)), None)
-            if order is not None:
-                found[name] = Link(shape, (moved(name, array.shape, order, shape),), function)
+            fitting = aligned(list(find_orders(floats, as_floats(constant))), array.shape, shape)
+            if fitting:
+                part = moved(name, array.shape, fitting[0], shape, fitting[1:])
+                found[name] = Link(shape, (part,), function)
             elif function is SAME:
                 parts = recover(as_floats(constant), {name: floats})
                 if parts is not None:
@@ -150,7 +160,8 @@ class _Search:
                     made = norm.offset(self._arrays) if is_offset else norm.factor(self._arrays)
                     return misfit(made, numbers)
 
-                fits = fitting_norms(self.found.norms, self._arrays, numbers.size, judge, rounding_of(place))
+                limit = rounding_of(place.array.dtype)
+                fits = fitting_norms(self.found.norms, self._arrays, numbers.size, judge, limit)
                 if not fits:
                     continue
                 modules = best(place.hints, [norm.module for norm in fits])
@@ -169,7 +180,7 @@ class _Search:
             for function in FUNCTIONS:
                 with np.errstate(all="ignore"):
                     found = self._computed(place, function)
-                if found and _is_one_number(place.array):  # only if names say that it is of that module
+                if found and is_one_number(place.array):  # only if names say that it is of that module
                     told = best(place.hints, [module_of(name) for name in found], whole=True)
                     found = {name: link for name, link in found.items() if module_of(name) in told}
                 if found:
@@ -182,10 +193,11 @@ class _Search:
     def _multiplied(self, place: Place) -> dict[str, Link]:
         """Arrays that equal the constant but for one factor."""
         constant, found = np.asarray(place.array, np.float64), {}
-        if constant.size < _ENOUGH or _is_one_number(constant):
+        if constant.size < _ENOUGH or is_one_number(constant):
             return {}
         sample = sampled(constant.size)
         for name, array in self._arrays.items():
+            fitting: dict[tuple[int, ...], float] = {}
             for order in orders(array.shape, constant.shape):
                 some = array.reshape(-1)[transposed(array.shape, order, sample)].astype(np.float64)
                 if direction(constant.reshape(1, -1)[:, sample], some[None], 0) is None:
@@ -193,10 +205,11 @@ class _Search:
                 made = array.transpose(order).reshape(constant.shape).astype(np.float64)
                 factor = direction(constant[None], made[None], 0)
                 if factor is not None:
-                    function = multiple(float(factor[0]))
-                    part = moved(name, array.shape, order, constant.shape)
-                    found[name] = Link(constant.shape, (part,), function)
-                    break
+                    fitting[order] = float(factor[0])
+            if fitting:
+                first, *others = aligned(list(fitting), array.shape, constant.shape)
+                part = moved(name, array.shape, first, constant.shape, others)
+                found[name] = Link(constant.shape, (part,), multiple(fitting[first]))
         return found
 
     def _computed(self, place: Place, function: Function) -> dict[str, Link]:
@@ -222,9 +235,10 @@ class _Search:
                 array = self._arrays[norm.direction]
                 if array.size != int(np.prod(place.shape)):
                     continue
-                order = order_in(norm, self._arrays, place.array)
-                if order is not None:
-                    part = moved(norm.direction, array.shape, order, place.shape)
+                fitting = list(orders_in(norm, self._arrays, place.array))
+                if fitting:
+                    order, *others = fitting
+                    part = moved(norm.direction, array.shape, order, place.shape, others)
                     axis = order.index(norm.axis)
                     self.found.links[place] = Link(place.shape, (part,), lengths=norm, axis=axis)
                     break
@@ -279,14 +293,10 @@ def _array(value: ir.Value) -> Array:
     return value.const_value.numpy()
 
 
-def _is_one_number(constant: Array) -> bool:
-    return bool((constant == constant.reshape(-1)[:1]).all())
-
-
 def _is_shapeless(constant: Array, shapes: Iterable[tuple[int, ...]]) -> bool:
     """One number repeated, in a shape of which several transpositions can be the source's."""
     long = [n for n in constant.shape if n > 1]
-    if len(long) < 2 or not _is_one_number(constant):
+    if len(long) < 2 or not is_one_number(constant):
         return False
     return len(set(long)) < len(long) or any([n for n in s if n > 1] != long for s in shapes)
 

@@ -13,15 +13,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from graphprune.converters.carrying.hints import best, is_same_name, module_of
-from graphprune.converters.carrying.layouts import Part, broadcast, moved, orders, transposed
+from graphprune.converters.carrying.layouts import Part, aligned, broadcast, moved, orders, transposed
 from graphprune.converters.carrying.links import Link
-from graphprune.converters.carrying.norms import ROUNDING, Doubles, Norm, direction, fitting_norms, misfit
+from graphprune.converters.carrying.norms import (
+    Doubles,
+    Norm,
+    direction,
+    fitting_norms,
+    misfit,
+    rounding_of,
+)
 from graphprune.converters.carrying.places import Place
 
 Array = npt.NDArray[Any]
 _ROWS = 4
-#: Errors of folding in half precision, as a fraction.
-_COARSE = {"float16": 5e-3, "bfloat16": 3e-2}
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def _output_axis(place: Place) -> int | None:
 
 def find_folds(layer: Layer, arrays: Mapping[str, Array], norms: Sequence[Norm]) -> list[Fold]:
     """All ways in which a layer can be made; several only where arrays are equal."""
-    limit = rounding_of(layer.weight)
+    limit = rounding_of(layer.weight.array.dtype)
     constant = np.asarray(layer.weight.array, np.float64)
     size = constant.shape[layer.axis]
     wanted = np.zeros(size)
@@ -122,11 +127,6 @@ def _terms(norm: Norm, arrays: Mapping[str, Array], bias: Array | None) -> Doubl
     return np.asarray(beta + mean * np.abs(norm.factor(arrays)))
 
 
-def rounding_of(place: Place) -> float:
-    """Error that a folded number may have in the constant's type."""
-    return _COARSE.get(place.array.dtype.name, ROUNDING)
-
-
 def _directions(
     constant: Doubles, axis: int, arrays: Mapping[str, Array], limit: float
 ) -> Iterator[tuple[Part, Doubles]]:
@@ -136,6 +136,7 @@ def _directions(
         if array.ndim < 2 or array.size != constant.size:
             continue
         flat = array.reshape(-1)
+        fitting: dict[tuple[int, ...], Doubles] = {}
         for order in orders(array.shape, constant.shape):
             some = flat[transposed(array.shape, order, sample)].astype(np.float64).reshape(rows)
             wanted = constant.reshape(-1)[sample].reshape(rows)
@@ -144,8 +145,10 @@ def _directions(
             weight = array.transpose(order).reshape(constant.shape).astype(np.float64)
             factor = direction(constant, weight, axis, limit)
             if factor is not None:
-                yield moved(name, array.shape, order, constant.shape), factor
-                break
+                fitting[order] = factor
+        if fitting:
+            first, *others = aligned(list(fitting), array.shape, constant.shape)
+            yield moved(name, array.shape, first, constant.shape, others), fitting[first]
 
 
 def _sample(constant: Doubles, axis: int) -> tuple[npt.NDArray[np.int64], tuple[int, int]]:

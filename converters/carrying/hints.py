@@ -40,26 +40,42 @@ def is_same_name(constant: str, source: str) -> bool:
     """Is the one name the other with a prefix, as wrappers add it?"""
     one, other = tokens(constant.split(":")[0]), tokens(source.split(":")[0])
     shorter = min(len(one), len(other))
-    return shorter > 0 and one[-shorter:] == other[-shorter:]
+    same = shorter > 0 and one[-shorter:] == other[-shorter:]
+    return same and (one == other or not all(part.isdigit() for part in one[-shorter:]))
 
 
 def best(hints: Sequence[str], modules: Sequence[str], *, whole: bool = False) -> set[str]:
     """The modules whose names stand in one of these texts best; several if they can't be told apart.
+
+    All of them where the texts name none.
 
     Args:
         hints: texts that may name a module.
         modules: to choose from.
         whole: only those whose whole name stands there.
     """
-    scores = {m: max((_score(tokens(h), tokens(m)) for h in hints), default=-1) for m in modules}
+    found = {m: max((_score(h, tokens(m)) for h in hints), default=None) for m in modules}
+    scores = {m: score for m, score in found.items() if score is not None and score > -len(tokens(m))}
     if whole:
-        scores = {m: score for m, score in scores.items() if m and score == len(tokens(m))}
+        scores = {m: score for m, score in scores.items() if score == len(tokens(m))}
+    elif not scores:
+        return set(modules)
     top = max(scores.values(), default=-1)
     return {module for module, score in scores.items() if score == top}
 
 
-def _score(hint: tuple[str, ...], module: tuple[str, ...]) -> int:
-    """Parts of the module's name that the hint has, in order, less those that it lacks."""
+def _score(text: str, module: tuple[str, ...]) -> int:
+    """Parts of the module's name that the text has, in order, less those that it lacks.
+
+    A number alone says nothing: "input.4" is a tensor, and "layers.4" a module.  Where the module has no
+    other name, the text must be a path.
+    """
+    hint = tokens(text)
+    words = [part for part in module if not part.isdigit()]
+    if words and not any(_matches(part, own) for part in hint for own in words):
+        return -len(module)
+    if not words and not text.startswith("/") and hint[: len(module)] != module:
+        return -len(module)
     row = [0] * (len(module) + 1)
     for part in hint:
         above = row[:]

@@ -12,9 +12,12 @@ import keras
 import numpy as np
 from graphprune.converters.carrying.keras_arrays import arrays_of, layers_of, named, variables_of
 from graphprune.converters.carrying.keras_layers import Sizes, mended
+from graphprune.converters.carrying.keras_noise import NOT_REPEATED, proven_again
 from graphprune.converters.carrying.keras_proof import Proof
 from graphprune.converters.carrying.keras_reshape import reshaped
 from graphprune.converters.carrying.matching import match
+from graphprune.converters.carrying.new_weights import require_new_weights
+from graphprune.converters.carrying.noise import lengths
 from graphprune.converters.carrying.source_cut import Array, SourceCut
 from graphprune.converters.carrying.torch_report import Mended, ModuleReport
 from graphprune.converters.quiet import quiet
@@ -54,12 +57,14 @@ def carry_model(
     proof = Proof(source, plan, original, seed)
     arrays = arrays_of(original)
     found = match(source, plan, arrays, None if weights is None else pruned)
-    if found.unmatched:
-        first, *others = found.unmatched
+    unmatched = [each for each in found.unmatched if not each.needs_run]
+    if unmatched:
+        require_new_weights(found, source, plan, arrays, None if weights is None else pruned)
+        first, *others = unmatched
         what = f"'{first.constant}' of the ONNX model was not found in the Keras model"
         more = f" ({len(others)} more were not found)" if others else ""
         hint = "the model with the weights that were converted, or leave the group out: --exclude"
-        missing = [(each.constant, each.use, each.reason) for each in found.unmatched]
+        missing = [(each.constant, each.use, each.reason) for each in unmatched]
         raise CarryError(what, missing, where=first.use, because=first.reason + more, hint=hint)
     if found.cut.gone:
         what = f"nothing stays of '{min(found.cut.gone)}'"
@@ -72,6 +77,15 @@ def carry_model(
     carried = rebuild.model()
     _assign(carried, new)
     error = proof.error(carried, pruned)
+    plain = pruned if weights is None else api.apply(source, plan)
+
+    def smaller(noisy: Mapping[str, Array]) -> dict[str, Array]:
+        plainly = replace(found.cut, values=lengths(found.links, noisy), added={})
+        made = _new_arrays(noisy, _with_biases(original, plainly))
+        return {name: array * rebuild.factors.get(name, 1) for name, array in made.items()}
+
+    models = (original, carried)
+    is_repeated = proven_again(proof, (source, plain), plan, found.links, found.cut.kept, models, smaller)
     report = ModuleReport(
         parameters=(original.count_params(), carried.count_params()),
         how=dict(found.cut.how),
@@ -81,6 +95,7 @@ def carry_model(
         error=error,
         tolerance=proof.tolerance,
         change=proof.change(pruned),
+        notes=() if is_repeated else (NOT_REPEATED,),
     )
     return carried, report
 
@@ -144,6 +159,7 @@ class _Rebuild:
             self._left.setdefault(group.size, set()).add(len(group.keep))
         self.changes: list[Mended] = []
         self.rescaled: list[str] = []
+        self.factors: dict[str, float] = {}
 
     def model(self) -> Any:
         with quiet():
@@ -225,5 +241,6 @@ class _Rebuild:
         for leaf in ("kernel", "bias"):
             place = f"{name}/query/{leaf}"
             if place in self._new:
+                self.factors[place] = factor
                 self._new[place] = (self._new[place] * factor).astype(self._new[place].dtype)
         self.rescaled.append(name)

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from graphprune.converters.carrying.noise import MAGNIFIED, MOST, MOVED
 from graphprune.converters.carrying.source_cut import Array
 from graphprune.converters.quiet import quiet
 
@@ -52,14 +53,36 @@ class Proof:
             hint = "the model with the weights that were converted"
             raise ModelError(what, because=because, hint=hint)
 
-    def error(self, carried: Any, pruned: Model) -> float:
+    def uncut_tolerance(self, original: Any, source: Model) -> float | None:
+        """What is rounding where both hold random weights.
+
+        Returns:
+            None if they are not the same function, or what they were with their own weights.
+
+        Raises:
+            ValidationError: the ONNX model does not run with them.
+        """
+        made = run(source, self._feeds)
+        finite = all(np.isfinite(np.asarray(array, np.float64)).any() for array in made.values())
+        error = self._distance(original, self._feeds, made)
+        moved = max(d.passing_tolerance for d in compare_outputs(made, self._expected))
+        if not finite or not error <= self.tolerance or moved < MOVED:
+            return None
+        return max(self.tolerance, min(MAGNIFIED * error, MOST))
+
+    def error(self, carried: Any, pruned: Model, tolerance: float | None = None) -> float:
         """The largest difference of the carried model from the pruned one, of the outputs' scale.
+
+        Args:
+            carried: the Keras model.
+            pruned: the ONNX model.
+            tolerance: difference that is rounding; None: what is usual.
 
         Raises:
             ValidationError: it is more than rounding.
         """
         found = self._distance(carried, self._smaller, run(pruned, self._smaller))
-        if not found <= self.tolerance:
+        if not found <= (self.tolerance if tolerance is None else tolerance):
             what = "the carried Keras model is not what the pruned model computes"
             because = f"it is off by {found:.2g} of the outputs' scale"
             raise ValidationError(what, because=because, hint="please report it, with the model")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import permutations
 from typing import Any
 
@@ -24,10 +25,18 @@ class Part:
         source: name of the array.
         index: makes the flat position in the source for each element of the constant, in the constant's
             shape; -1 where the element comes from elsewhere.
+        others: further such maps that give the same numbers, as for a symmetric matrix.
     """
 
     source: str
     index: Callable[[], Index]
+    others: tuple[Callable[[], Index], ...] = ()
+
+
+def is_one_number(array: Array) -> bool:
+    """Is it one number, repeated?"""
+    flat = array.reshape(-1)
+    return bool((flat == flat[:1]).all())
 
 
 def positions(size: int) -> Index:
@@ -35,13 +44,28 @@ def positions(size: int) -> Index:
     return np.arange(size, dtype=np.int32 if size < 2**31 else np.int64)
 
 
-def moved(source: str, shape: tuple[int, ...], order: tuple[int, ...], target: tuple[int, ...]) -> Part:
-    """A transposed and reshaped array as a whole."""
+def moved(
+    source: str,
+    shape: tuple[int, ...],
+    order: tuple[int, ...],
+    target: tuple[int, ...],
+    others: Sequence[tuple[int, ...]] = (),
+) -> Part:
+    """A transposed and reshaped array as a whole; ``others`` are orders that fit as well."""
 
-    def index() -> Index:
+    def index(order: tuple[int, ...] = order) -> Index:
         return positions(int(np.prod(shape))).reshape(shape).transpose(order).reshape(target)
 
-    return Part(source, index)
+    return Part(source, index, tuple(partial(index, other) for other in others))
+
+
+def aligned(
+    found: Sequence[tuple[int, ...]], shape: tuple[int, ...], target: tuple[int, ...]
+) -> list[tuple[int, ...]]:
+    """Of these orders those that need no reshape, if there are any."""
+    long = [n for n in target if n > 1]
+    straight = [order for order in found if [shape[d] for d in order if shape[d] > 1] == long]
+    return straight or list(found)
 
 
 def picked(source: str, index: Index) -> Part:

@@ -19,10 +19,14 @@ _ROLES = {
     "mean": ("running_mean", "moving_mean", "mean"),
     "variance": ("running_var", "moving_variance", "var"),
 }
+#: Roles of a BatchNormalization's inputs.
+INPUTS = {1: "scale", 2: "shift", 3: "mean", 4: "variance"}
 #: Epsilons in use; the first that reproduces the numbers counts.
 EPSILONS = (1e-5, 1e-3, 1e-6, 1.001e-5, 1e-4, 1e-2, 1e-7, 1e-8, 1e-12, 2e-5, 0.0)
 #: Rounding of a folded number in single precision: a few operations.
 ROUNDING = 2e-5
+#: The same in half precision: a few units in the last place, as a fraction.
+_COARSE = {"float16": 5e-3, "bfloat16": 3e-2}
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,21 @@ class Norm:
         return np.asarray(beta + (before - mean) * self.factor(arrays))
 
 
+def rounding_of(dtype: np.dtype[Any]) -> float:
+    """Error that a computed number may have in a type, as a fraction."""
+    return _COARSE.get(dtype.name, ROUNDING)
+
+
+def role_of(name: str) -> str | None:
+    """What an array would be in a norm, by the last part of its name."""
+    return next((role for role, leaves in _ROLES.items() if leaf_of(name) in leaves), None)
+
+
 def find_norms(arrays: Mapping[str, Array]) -> list[Norm]:
     """All batch norms, told by running statistics of equal length beside each other."""
     modules: dict[str, dict[str, str]] = {}
     for name, array in arrays.items():
-        role = next((role for role, leaves in _ROLES.items() if leaf_of(name) in leaves), None)
+        role = role_of(name)
         if role is not None and array.ndim == 1:
             modules.setdefault(module_of(name), {})[role] = name
     found = []

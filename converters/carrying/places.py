@@ -98,7 +98,7 @@ class Place:
         if scopes:
             try:
                 parts = ast.literal_eval(scopes)
-                found.append(str(parts[-2]) if len(parts) > 1 else "")
+                found.append(f"/{parts[-2]}" if len(parts) > 1 else "")
             except (ValueError, SyntaxError, IndexError):
                 pass  # another version's format: the other texts remain
         found += [self.node.name or "", self.node.outputs[0].name or ""]

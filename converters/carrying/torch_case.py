@@ -14,8 +14,9 @@ from graphprune.converters.carrying.torch_calls import Call
 from graphprune.converters.carrying.torch_cut import cut_tensors
 from graphprune.converters.carrying.torch_facts import Sizes
 from graphprune.converters.carrying.torch_layers import Layer, mend_layer
+from graphprune.converters.carrying.torch_noise import Noise
 from graphprune.converters.carrying.torch_proof import Reference, distance
-from graphprune.converters.carrying.torch_settle import Settling
+from graphprune.converters.carrying.torch_settle import Again, Settling
 from graphprune.converters.carrying.torch_watch import Watch, watch
 from graphprune.converters.carrying.transformers_config import Changes
 
@@ -48,20 +49,27 @@ class Case:
         call: of the carried one.
         expected: outputs of the pruned model.
         wanted: where they are among the module's.
+        noise: random weights, with which the same is asked; None if there are none.
     """
 
     before: Watch
     call: Call
     expected: Mapping[str, Any]
     wanted: Reference
+    noise: Noise | None = None
 
     def error(self, module: torch.nn.Module) -> float:
         """How far a module is from the pruned model; infinite if it does not run."""
         seen = watch(module, self.call.args, self.call.kwargs)
         return float("inf") if seen.error else distance(self.expected, seen.result, self.wanted)
 
-    def carried(self, module: torch.nn.Module, cut: SourceCut) -> Carried:
+    def carried(self, module: torch.nn.Module, cut: SourceCut, noisy: SourceCut | None = None) -> Carried:
         """Cuts a module in place.
+
+        Args:
+            module: uncut.
+            cut: of its weights.
+            noisy: of the random weights.
 
         Raises:
             ModelError: the module can't have the new sizes.
@@ -78,8 +86,16 @@ class Case:
             lambda: watch(module, self.call.args, self.call.kwargs),
             lambda result: distance(self.expected, result, self.wanted),
             self.wanted.tolerance,
+            self._again(noisy),
         )
         error = settling.settle()
         scaled = {id(parameter) for parameter, _ in settling.scaled}
         rescaled = tuple(slot.name for slot in slots(module) if id(slot.tensor) in scaled)
         return Carried(module, rescaled, untied, error, sizes.changes())
+
+    def _again(self, noisy: SourceCut | None) -> Again | None:
+        noise = self.noise
+        if noise is None or noisy is None:
+            return None
+        compare = lambda result: distance(noise.expected, result, self.wanted)  # noqa: E731
+        return Again(noise.tensors(noisy), compare, noise.tolerance)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy.typing as npt
 from graphprune.converters.parity import first_line
 from graphprune.converters.quiet import quiet
+from graphprune.converters.source import importable
 from graphprune.converters.torch import require_torch
 
 from graphprune.errors import ModelError
@@ -21,7 +22,8 @@ class TorchFile:
     """A checkpoint: nested containers with tensors somewhere in them.
 
     Args:
-        path: the file; loaded without running any of its code.
+        path: the file.
+        trust: load objects of any class in it, which can run code; without it nothing is run.
 
     Attributes:
         arrays: tensors by the last of their keys; by all their keys where that is not enough.
@@ -30,17 +32,21 @@ class TorchFile:
         ModelError: the file can't be read like that, or holds no tensors.
     """
 
-    def __init__(self, path: Path) -> None:
+    file_names: tuple[str, ...] = ()
+
+    def __init__(self, path: Path, *, trust: bool = False) -> None:
         torch = require_torch()
         if not path.is_file():
             what = f"there is no file '{path}'"
             raise ModelError(what)
         try:
-            with quiet():
-                self._content = torch.load(path, weights_only=True, map_location="cpu")
+            with quiet(), importable(Path.cwd()):
+                self._content = torch.load(path, weights_only=not trust, map_location="cpu")
         except Exception as error:  # unpickling, zip and TorchScript errors
             what = f"cannot read the weights in '{path}'"
-            hint = "torch.save(module.state_dict(), FILE); --trust for a pickled module, which may run code"
+            hint = "torch.save(module.state_dict(), FILE)"
+            if not trust:
+                hint += "; --trust for a pickled module, or other objects in it, which may run code"
             raise ModelError(what, because=first_line(error), hint=hint) from error
         self._paths = _names(dict(_tensors(self._content, ())))
         if not self._paths:
@@ -100,6 +106,9 @@ def _tensors(content: Any, path: Keys) -> Iterator[tuple[Keys, Any]]:
     elif isinstance(content, Mapping):
         for key, each in content.items():
             yield from _tensors(each, (*path, key))
+    elif isinstance(content, (list, tuple)):
+        for i, each in enumerate(content):
+            yield from _tensors(each, (*path, i))
 
 
 def _names(tensors: dict[Keys, Any]) -> dict[str, tuple[Keys, Any]]:
@@ -107,15 +116,34 @@ def _names(tensors: dict[Keys, Any]) -> dict[str, tuple[Keys, Any]]:
     found = {}
     for path, tensor in tensors.items():
         if path:
-            alone = last.count(str(path[-1])) == 1 if len(path) > 1 else True
+            alone = len(path) == 1 or (isinstance(path[-1], str) and last.count(path[-1]) == 1)
             name = str(path[-1]) if alone else "/".join(map(str, path))
             found[name] = path, tensor
     return found
 
 
+def _rebuilt_list(content: Any, path: Keys, changes: Mapping[Keys, Any]) -> Any:
+    for here in changes:
+        if here[:-1] == path and not isinstance(here[-1], int):
+            what = f"'{here[-1]}' can't be added beside '{'/'.join(map(str, path))}'"
+            raise ModelError(what, because="that is a list, whose entries have no names")
+    copied = []
+    for i, each in enumerate(content):
+        here = (*path, i)
+        if here in changes and changes[here] is None:
+            what = f"'{'/'.join(map(str, here))}' would go"
+            raise ModelError(what, because="it stands in a list, and what follows it would move up")
+        copied.append(changes[here] if here in changes else _rebuilt(each, here, changes))
+    if hasattr(content, "_fields"):  # a named tuple takes its entries one by one
+        return type(content)(*copied)
+    return type(content)(copied)
+
+
 def _rebuilt(content: Any, path: Keys, changes: Mapping[Keys, Any]) -> Any:
-    if not isinstance(content, Mapping):
+    if all(changed[: len(path)] != path for changed in changes):
         return content
+    if isinstance(content, (list, tuple)):
+        return _rebuilt_list(content, path, changes)
     copied: Any = type(content)()
     for key, each in content.items():
         here = (*path, key)

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import onnx_ir as ir
 import torch
+from graphprune.converters.carrying.links import Link
 from graphprune.converters.carrying.matching import Matching, Unmatched, match
+from graphprune.converters.carrying.new_weights import require_new_weights
+from graphprune.converters.carrying.places import Place
 from graphprune.converters.carrying.source_cut import Array, SourceCut
 from graphprune.converters.carrying.torch_arrays import arrays_of, ties_of
 
@@ -17,31 +19,19 @@ from graphprune.model import Model
 from graphprune.plan import Plan
 
 
-def _missing(matching: Matching, source: Model) -> list[Unmatched]:
-    """What was not found, without what a module makes up as it runs: that is left to the proof."""
-    return [each for each in matching.unmatched if not _is_made_up(source, each.constant)]
+def _missing(matching: Matching) -> list[Unmatched]:
+    """What was not found, without what only a run can tell: that is left to the proof."""
+    return [each for each in matching.unmatched if not each.needs_run]
 
 
-def _is_made_up(source: Model, name: str) -> bool:
-    """Indices, and the ones and zeros that exporters write for a norm without a scale of its own."""
-    value = source.ir.graph.initializers.get(name)
-    tensor = None if value is None else value.const_value
-    if tensor is None:
-        return False
-    if tensor.dtype in (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL):
-        return True
-    flat = tensor.numpy().reshape(-1)
-    return bool((flat == flat[:1]).all())
-
-
-def _require_whole(matching: Matching, source: Model) -> None:
+def _require_whole(matching: Matching) -> None:
     """Every constant that the plan cuts has been found in the module, and all of a module stays.
 
     Raises:
         CarryError: one has not.
         ModelError: nothing stays of a tensor.
     """
-    missing = _missing(matching, source)
+    missing = _missing(matching)
     if missing:
         first, *others = missing
         what = f"'{first.constant}' of the model was not found in the module"
@@ -59,8 +49,8 @@ def _require_whole(matching: Matching, source: Model) -> None:
 
 def matched(
     module: torch.nn.Module, source: Model, plan: Plan, pruned: Model | None
-) -> tuple[dict[str, Array], SourceCut]:
-    """The arrays of the module, and what becomes of them.
+) -> tuple[dict[str, Array], SourceCut, Mapping[Place, Link]]:
+    """The arrays of the module, what becomes of them, and the constants that are made of them.
 
     Exporters write a tied weight twice where one of its uses is transposed; the plan, or a compensator, may
     then do two things to it, and the tie has to go.
@@ -68,13 +58,15 @@ def matched(
     ties = ties_of(module)
     arrays = arrays_of(module)
     matching = match(source, plan, arrays, pruned)
-    if _missing(matching, source) and ties:
+    if _missing(matching) and ties:
         single = arrays_of(module, untied=True)
         again = match(source, plan, single, pruned)
-        if not _missing(again, source):
-            return single, _with_ties(again.cut, ties)
-    _require_whole(matching, source)
-    return arrays, _with_ties(matching.cut, ties)
+        if not _missing(again):
+            return single, _with_ties(again.cut, ties), again.links
+    if _missing(matching):
+        require_new_weights(matching, source, plan, arrays, pruned)
+    _require_whole(matching)
+    return arrays, _with_ties(matching.cut, ties), matching.links
 
 
 def _with_ties(cut: SourceCut, ties: Mapping[str, tuple[str, ...]]) -> SourceCut:

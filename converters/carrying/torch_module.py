@@ -6,12 +6,14 @@ import copy
 from typing import Any
 
 import torch
+from graphprune.converters.carrying.source_cut import SourceCut
 from graphprune.converters.carrying.torch_arrays import slots
 from graphprune.converters.carrying.torch_attributes import integers
 from graphprune.converters.carrying.torch_calls import Call, calls
 from graphprune.converters.carrying.torch_case import Case
 from graphprune.converters.carrying.torch_level import level
 from graphprune.converters.carrying.torch_matching import matched
+from graphprune.converters.carrying.torch_noise import Pair, find_noise, is_seen
 from graphprune.converters.carrying.torch_proof import reference
 from graphprune.converters.carrying.torch_report import Mended, ModuleReport
 from graphprune.converters.carrying.torch_watch import Watch, watch
@@ -24,6 +26,10 @@ from graphprune.model import Source, load
 from graphprune.plan import Plan
 
 UNTIED = "no longer tied, since the pruned file has it twice: {}"
+NOT_REPEATED = (
+    "proven with the module's own weights alone, since the model can't be given random ones: where the "
+    "outputs hardly depend on a layer, they do not show what was done to it"
+)
 LEVELED = "heads have one size for keys and values in this module: {} arrays are filled up with zeros"
 
 
@@ -63,19 +69,29 @@ def carry_module(
     before = _watched(uncut, original)
     dtype = next((str(p.dtype).removeprefix("torch.") for p in uncut.parameters()), "float32")
     wanted = reference(source, original.feeds, before.result, dtype, type(module).__name__)
-    arrays, cut = matched(module, source, plan, None if weights is None else pruned)
+    arrays, cut, links = matched(module, source, plan, None if weights is None else pruned)
     expected = run(pruned, smaller.feeds)
-    case = Case(before, smaller, expected, wanted)
+    plain = pruned if weights is None else api.apply(source, plan)
+    noise = find_noise(
+        Pair(uncut, source, plain, (original, smaller), before, wanted), plan, links, arrays, cut
+    )
+    case = Case(before, smaller, expected, wanted, noise)
+    plainly = None if noise is None else noise.plain(cut)
     filled: tuple[str, ...] = ()
     try:
-        done = case.carried(uncut, cut)
+        done = case.carried(uncut, cut, plainly)
     except (ModelError, ValidationError):
         leveled = level(module, plan, cut, arrays)
         if leveled is None:
             raise
         cut, filled = leveled
-        done = case.carried(_copy(module), cut)
+        if noise is not None and plainly is not None:
+            again = level(module, plan, plainly, noise.arrays)
+            plainly = None if again is None else again[0]
+        done = case.carried(_copy(module), cut, plainly)
     carried = done.module
+    if plainly is None:
+        _require_seen(case, carried, cut)
     said = configure(carried, done.changes, case.error, wanted.tolerance, is_untied=bool(done.untied))
     for m, old in zip(carried.modules(), module.modules(), strict=True):
         m.training = old.training
@@ -95,12 +111,28 @@ def carry_module(
             for note in (
                 LEVELED.format(len(filled)) if filled else "",
                 UNTIED.format(", ".join(done.untied)) if done.untied else "",
+                NOT_REPEATED if plainly is None else "",
                 said,
             )
             if note
         ),
     )
     return carried, report
+
+
+def _require_seen(case: Case, carried: torch.nn.Module, cut: SourceCut) -> None:
+    """Without random weights on both sides: the outputs depend on what was cut.
+
+    Raises:
+        ValidationError: they do not, so they prove nothing.
+    """
+    if not is_seen(carried, cut, case.call, case.wanted):
+        what = "nothing shows that the carried module is right"
+        because = (
+            "its outputs hardly depend on the weights that were cut (a layer of zeros, a tiny layer scale)"
+        )
+        hint = "carry the plan to a checkpoint file, or prune after some training"
+        raise ValidationError(what, because=because, hint=hint)
 
 
 def _watched(module: torch.nn.Module, call: Call) -> Watch:

@@ -52,6 +52,23 @@ def keep_scales(module: nn.Module, before: list[Attention], after: list[Attentio
     return done
 
 
+def factor_of(parameter: nn.Parameter, old: torch.Tensor, otherwise: torch.Tensor) -> torch.Tensor:
+    """What each number was multiplied with; a zero does not show it."""
+    new = parameter.detach()
+    factor = torch.where(old == 0, otherwise, new / old)
+    rounding = max(1e-6, 4 * float(torch.finfo(old.dtype).eps))
+    return torch.where((factor - 1).abs() <= rounding, torch.ones_like(factor), factor)
+
+
+def multiply(factors: list[tuple[nn.Parameter, torch.Tensor]]) -> Scaled:
+    """Multiplies, and returns what the tensors were."""
+    done = [(parameter, parameter.detach().clone()) for parameter, _ in factors]
+    with torch.no_grad():
+        for parameter, factor in factors:
+            parameter.mul_(factor)
+    return done
+
+
 def undo(scaled: Scaled) -> None:
     """Gives the tensors their old values."""
     with torch.no_grad():

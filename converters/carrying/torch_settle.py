@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice, product
 from typing import Any
 
+import torch
 from graphprune.converters.carrying import torch_scale as scales
 from graphprune.converters.carrying.torch_attributes import Choice
+from graphprune.converters.carrying.torch_noise import holding
 from graphprune.converters.carrying.torch_watch import Attention, Watch
 from torch import nn
 
@@ -32,6 +34,21 @@ class Trial:
     error: float
 
 
+@dataclass(frozen=True)
+class Again:
+    """The same comparison with random weights, which tell apart what the real ones hide.
+
+    Attributes:
+        tensors: name of a tensor of the cut module -> random numbers.
+        distance: of a result from what is wanted.
+        tolerance: that is rounding.
+    """
+
+    tensors: Mapping[str, torch.Tensor]
+    distance: Callable[[Any], float]
+    tolerance: float
+
+
 class Settling:
     """Tries values until the module computes what it must.
 
@@ -42,6 +59,7 @@ class Settling:
         run: runs the module.
         distance: of a result from what is wanted.
         tolerance: that is rounding.
+        again: what must hold with random weights; None if there are none.
     """
 
     def __init__(
@@ -52,10 +70,11 @@ class Settling:
         run: Callable[[], Watch],
         distance: Callable[[Any], float],
         tolerance: float,
+        again: Again | None = None,
     ) -> None:
         self._module, self._before = module, before
         self._run, self._distance, self._tolerance = run, distance, tolerance
-        self._choices = found
+        self._choices, self._again = found, again
         self._picked = [0] * len(found)
         self.scaled: scales.Scaled = []
 
@@ -94,15 +113,44 @@ class Settling:
         self.scaled = []
         for choice, index in zip(self._choices, picked, strict=True):
             choice.set(choice.options[index])
-        run = self._run()
+        run, self.scaled = self._scaled_run()
+        trial = Trial(run, float("inf") if run.error is not None else self._distance(run.result))
+        if self._again is None or trial.error > self._tolerance:
+            return trial
+        error, self.scaled = self._with_random_weights(self._again)
+        if error > self._again.tolerance:
+            return Trial(run, error)
+        if self.scaled:
+            run = self._run()
+            trial = Trial(run, float("inf") if run.error is not None else self._distance(run.result))
+        return trial
+
+    def _scaled_run(self) -> tuple[Watch, scales.Scaled]:
+        """A run in which attention has the scale that it had, and what was multiplied for that."""
+        run, scaled = self._run(), []
         if run.error is None:
             try:
-                self.scaled = scales.keep_scales(self._module, self._before, run.attentions)
+                scaled = scales.keep_scales(self._module, self._before, run.attentions)
             except ModelError as error:
                 run.error, run.stack = error, []
-            if self.scaled:
+            if scaled:
                 run = self._run()
-        return Trial(run, float("inf") if run.error is not None else self._distance(run.result))
+        return run, scaled
+
+    def _with_random_weights(self, again: Again) -> tuple[float, scales.Scaled]:
+        """The distance with these, and the real weights multiplied as these were.
+
+        Which rows make the queries is told by random weights even where the real ones are zeros.
+        """
+        plain = {id(p): scales.factor_of(p, old, torch.ones_like(p)) for p, old in self.scaled}
+        scales.undo(self.scaled)
+        with holding(self._module, again.tensors):
+            run, scaled = self._scaled_run()
+            error = float("inf") if run.error is not None else again.distance(run.result)
+            factors = [
+                (p, scales.factor_of(p, old, plain.get(id(p), torch.ones_like(p)))) for p, old in scaled
+            ]
+        return error, scales.multiply(factors)
 
     def _further(self, failed: Trial) -> Trial | None:
         """Other values in the module that failed, or in one around it, with which the run comes further."""

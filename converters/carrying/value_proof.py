@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from graphprune.converters.carrying.explaining import Explanation
-from graphprune.converters.carrying.norms import ROUNDING
+from graphprune.converters.carrying.norms import ROUNDING, rounding_of
 from graphprune.converters.carrying.places import Place
 from graphprune.converters.carrying.updates import NewValues, new_constants
 from graphprune.converters.carrying.votes import Kept
@@ -16,8 +16,8 @@ from graphprune.converters.carrying.votes import Kept
 from graphprune.model import Model
 
 Array = npt.NDArray[Any]
-#: A few units in the last place of half precision, as a fraction.
-_COARSE = {"float16": 4e-3, "bfloat16": 3e-2}
+#: Why new numbers are not known.
+LOST = "the file with the new weights has no constant there: another tool may have renamed or folded it"
 
 
 def failures(
@@ -27,6 +27,7 @@ def failures(
     arrays: Mapping[str, Array],
     new: NewValues,
     pruned: Model | None,
+    lost: Set[Place] = frozenset(),
 ) -> tuple[float, list[tuple[str, str, str]]]:
     """Largest relative error over all constants, and (constant, use, reason) of those that differ.
 
@@ -37,13 +38,19 @@ def failures(
         arrays: the source's, as they were.
         new: what they become.
         pruned: the pruned model; None: the plain cut.
+        lost: places of which the pruned model does not say what they are.
     """
     now = None if pruned is None else new_constants(places, pruned)
     carried = _Carried(kept, arrays, new)
     worst, failed = 0.0, []
     for place in places:
         link = found.links.get(place)
-        if link is None or place.is_gone or not carried.touches(link.sources):
+        if link is None or place.is_gone:
+            continue
+        if place in lost:
+            failed.append((place.name, place.key, LOST))
+            continue
+        if not carried.touches(link.sources):
             continue
         if any(name in kept.refused or name in kept.gone for name in link.sources):
             if not any(name in kept.refused for name in link.sources):
@@ -55,7 +62,8 @@ def failures(
             failed.append((place.name, place.key, f"made {list(made.shape)} of it, not {list(wanted.shape)}"))
             continue
         error = _error(made, np.asarray(wanted, np.float64))
-        limit = max(_limit(wanted.dtype), *(_limit(arrays[name].dtype) for name in link.sources))
+        types = (wanted.dtype, *(arrays[name].dtype for name in link.sources))
+        limit = max(2 * ROUNDING, *map(rounding_of, types))
         worst = max(worst, error)
         if not error <= limit:
             reason = f"the carried arrays make numbers that differ by {error:.2g}: other uses need others"
@@ -93,7 +101,3 @@ def _error(made: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64]) -> fl
     scale = np.abs(wanted).max()
     difference = np.abs(made - wanted).max()
     return float(difference / scale) if scale > 0 else float(difference)
-
-
-def _limit(dtype: np.dtype[Any]) -> float:
-    return _COARSE.get(dtype.name, ROUNDING * 2)

@@ -127,14 +127,14 @@ def _groups(
         if place.is_gone or not ids:
             continue
         for part in link.copies:
-            for found in _moves_along(part.index(), axis, shapes[part.source]):
+            for found in moves_along(part.index(), axis, shapes[part.source]):
                 yield part.source, found, ids
         if axis == link.axis:
             for name in link.vectors:
                 yield name, 0, ids
 
 
-def _moves_along(index: Index, axis: int, shape: tuple[int, ...]) -> list[int]:
+def moves_along(index: Index, axis: int, shape: tuple[int, ...]) -> list[int]:
     """Axes of the source along which one moves by moving along an axis of the constant."""
     rows = np.moveaxis(index, axis, 0).reshape(index.shape[axis], -1)
     column = rows[:, int(np.argmax((rows >= 0).sum(axis=0)))]

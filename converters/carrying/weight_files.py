@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +27,11 @@ class Weights(Protocol):
         """What it holds, by name; arrays that share their memory are tied."""
         ...
 
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """Further files that stand beside it, and are written with it under the same names."""
+        ...
+
     def container(self, name: str) -> str:
         """Part of the file in which an array stands; empty if it has no parts."""
         ...
@@ -44,6 +49,8 @@ class SafetensorsFile:
     Args:
         path: the file.
     """
+
+    file_names: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         self.arrays, self._metadata = read_safetensors(path)
@@ -66,6 +73,12 @@ class SafetensorsFolder:
 
     Args:
         path: of the index.
+
+    Attributes:
+        file_names: of the files beside the index.
+
+    Raises:
+        ModelError: the index or a file can't be read, or they do not fit each other.
     """
 
     def __init__(self, path: Path) -> None:
@@ -78,9 +91,11 @@ class SafetensorsFolder:
         except (ValueError, KeyError, TypeError) as error:
             what = f"'{path}' is not an index of safetensors files"
             raise ModelError(what, because=f"{type(error).__name__}: {error}") from error
-        self._files = {
-            name: SafetensorsFile(path.parent / name) for name in sorted(set(self._file_of.values()))
-        }
+        self.file_names = _plain_names(path, self._file_of.values())
+        self._files = {name: SafetensorsFile(path.parent / name) for name in self.file_names}
+        for name, file in self._files.items():
+            listed = {n for n, where in self._file_of.items() if where == name}
+            _require_listed(path, name, file.arrays, listed)
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -96,7 +111,6 @@ class SafetensorsFolder:
     ) -> None:
         """See :class:`Weights`; the files keep their names and stand beside the new index."""
         where = {**self._file_of, **{name: self._file_of[beside] for name, (beside, _) in added.items()}}
-        total = 0
         for name, file in self._files.items():
             changed = {n: a for n, a in new.items() if where[n] == name}
             file.write(path.parent / name, changed, {n: a for n, a in added.items() if where[n] == name})
@@ -108,13 +122,42 @@ class SafetensorsFolder:
         path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
+def _plain_names(index: Path, names: Iterable[Any]) -> tuple[str, ...]:
+    """Names of the files of an index, each once: they stand beside it, nowhere else."""
+    found = list(dict.fromkeys(map(str, names)))
+    for name in found:
+        if not name.endswith(".safetensors") or "/" in name or "\\" in name:
+            what = f"'{index}' is not an index of safetensors files"
+            raise ModelError(what, because=f"'{name}' is not the name of a .safetensors file beside it")
+    return tuple(sorted(found))
+
+
+def _require_listed(index: Path, name: str, arrays: Mapping[str, Array], listed: set[str]) -> None:
+    """A file holds what the index says and nothing else: code that loads it may read either."""
+    for array in sorted(set(arrays) ^ listed):
+        there = "is in it, and the index says otherwise" if array in arrays else "is not in it"
+        what = f"'{index}' does not fit its file '{name}'"
+        raise ModelError(what, because=f"'{array}' {there}", hint="an index that lists what the files hold")
+
+
 def is_weights(path: Path) -> bool:
     """Is it, by its name, a file of weights?"""
     return path.name.endswith(KINDS)
 
 
-def open_weights(path: Path) -> Weights:
+def kind_of(path: Path) -> tuple[str, ...]:
+    """The endings of names of files of its kind; all those of torch are one kind."""
+    if path.suffix in TORCH:
+        return TORCH
+    return tuple(ending for ending in (INDEX, ".safetensors") if path.name.endswith(ending))
+
+
+def open_weights(path: Path, *, trust: bool = False) -> Weights:
     """The file.
+
+    Args:
+        path: of the file.
+        trust: load what torch saved with objects of any class in it, which can run code.
 
     Raises:
         ModelError: it can't be read.
@@ -125,4 +168,4 @@ def open_weights(path: Path) -> Weights:
         return SafetensorsFile(path)
     from graphprune.converters.carrying.torch_file import TorchFile
 
-    return TorchFile(path)
+    return TorchFile(path, trust=trust)

@@ -61,8 +61,8 @@ def find_weight_norms(arrays: Mapping[str, Array]) -> Iterator[WeightNorm]:
                         yield WeightNorm(gain, direction, axis)
 
 
-def order_in(norm: WeightNorm, arrays: Mapping[str, Array], constant: Array) -> tuple[int, ...] | None:
-    """The order of the direction's axes in a constant that holds the weight; None if it does not."""
+def orders_in(norm: WeightNorm, arrays: Mapping[str, Array], constant: Array) -> Iterator[tuple[int, ...]]:
+    """Orders of the direction's axes in which a constant holds the weight."""
     v = np.asarray(arrays[norm.direction], np.float64)
     factor = norm.factor(arrays)
     weight = v * factor.reshape([-1 if d == norm.axis else 1 for d in range(v.ndim)])
@@ -70,5 +70,4 @@ def order_in(norm: WeightNorm, arrays: Mapping[str, Array], constant: Array) -> 
     for order in orders(v.shape, wanted.shape):
         made = weight.transpose(order)
         if made.shape == wanted.shape and np.abs(made - wanted).max() <= _ROUNDING * np.abs(wanted).max():
-            return order
-    return None
+            yield order

@@ -16,7 +16,7 @@ user is built from:
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from graphprune.converters.recovery.options import Options
@@ -29,7 +29,7 @@ from graphprune.calibration.samples import SampleSource, load_samples
 from graphprune.errors import UsageError
 from graphprune.model import Source, load
 from graphprune.progress import Progress, silent
-from graphprune.storage.writing import require_writable
+from graphprune.storage.writing import data_file, require_apart, require_writable
 
 __all__ = ["RecoverResult", "recover", "require_torch"]
 
@@ -109,7 +109,8 @@ def recover(
         progress: is told how far it is: ``progress("recovering", 120, 1000)``.
 
     Raises:
-        UsageError: an option makes no sense, or a hidden tensor can't be learned.
+        UsageError: an option makes no sense, a hidden tensor can't be learned, or a file to write is one
+            that is read.
         CalibrationError: the data don't fit the model.
         ModelError: torch or the device is missing, the reference is of another model, there is nothing to
             train, or the checkpoint is of another run.
@@ -129,6 +130,7 @@ def recover(
         if path is not None:
             require_writable(Path(path))
     pruned, original = load(model), load(reference)
+    _require_apart(out, checkpoint, (model, reference, data), pruned.data_files | original.data_files)
     require_alike(pruned, original)
     given = as_run(pruned, load_samples(data, pruned, samples), threads)
     from graphprune.converters.recovery.run import Files, run
@@ -136,3 +138,13 @@ def recover(
     written, saved = (None if path is None else Path(path) for path in (out, checkpoint))
     files = Files(written, saved, resume)
     return run(pruned, original, given, options, files, progress)
+
+
+def _require_apart(
+    out: str | Path | None, checkpoint: str | Path | None, given: Iterable[object], data_files: Iterable[Path]
+) -> None:
+    """Neither the result nor the checkpoint replaces what the run reads."""
+    written = [Path(path) for path in (out, checkpoint) if path is not None]
+    if out is not None:
+        written.append(data_file(Path(out)))
+    require_apart(written, [*(Path(each) for each in given if isinstance(each, (str, Path))), *data_files])

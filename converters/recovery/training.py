@@ -123,6 +123,9 @@ class Training:
             state.first = state.best = self._look(0.0)
         looked = state.step
         while (done := self._schedule.progress(state.step)) < 1:
+            if state.stale >= self._options.patience:  # before the step: a checkpoint may have stopped here
+                state.notes.append(f"stopped at {done:.0%}: {state.stale} looks without anything better")
+                break
             self._progress("recovering", int(done * _PARTS), _PARTS)
             if not self._learn(state.step):
                 looked = state.step  # what is no number need not be looked at
@@ -137,9 +140,6 @@ class Training:
                 looked = state.step
                 if path is not None and run is not None:
                     self._save(path, run)
-                if state.stale >= self._options.patience and done < 1:
-                    state.notes.append(f"stopped at {done:.0%}: {state.stale} looks without anything better")
-                    break
         if looked != state.step:  # the clock ran out behind a look
             self._judge(1.0)
         self._progress("recovering", _PARTS, _PARTS)

@@ -9,10 +9,13 @@ be looked at. Outputs count alike: each is divided by its root mean square.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from graphprune.converters.recovery.labels import fitting_axes
+from graphprune.converters.recovery.outputs import VALUES, kind_of
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,16 +35,18 @@ class Objective:
     def __init__(self, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
         self._scales: dict[str, float] = {}
+        self._labelled: str | None = None
 
     def __call__(self, outputs: Mapping[str, Tensor], labels: npt.NDArray[np.generic] | None) -> Tensor:
         """The loss of a batch: its mean cross-entropy, or the mean of its random readings.
 
         Args:
             outputs: by name.
-            labels: whole numbers, one per row of some output's last axis, negative ones being none; or None.
+            labels: whole numbers, one per row of one output, negative ones being none; or None. Where they
+                fit several outputs, the first batch says which one holds classes.
 
         Raises:
-            CalibrationError: the labels are no classes of any output.
+            CalibrationError: the labels are classes of no output, or of several.
             ModelError: no output is a smooth function of a weight.
         """
         smooth = {name: t for name, t in outputs.items() if t.is_floating_point() and t.requires_grad}
@@ -51,7 +56,7 @@ class Objective:
                 what, because="none is a smooth function of a weight", hint="another --criterion"
             )
         if labels is not None:
-            return _cross_entropy(smooth, labels)
+            return self._cross_entropy(smooth, labels)
         return torch.stack([self._reading(name, t) for name, t in smooth.items()]).sum()
 
     def _reading(self, name: str, output: Tensor) -> Tensor:
@@ -64,24 +69,38 @@ class Objective:
         read = torch.where(finite, output, torch.zeros_like(output)) * signs
         return read.sum() / (self._scales[name] * output.numel() ** 0.5)
 
+    def _cross_entropy(self, outputs: Mapping[str, Tensor], labels: npt.NDArray[np.generic]) -> Tensor:
+        fitting = fitting_axes({name: tuple(t.shape) for name, t in outputs.items()}, labels)
+        if self._labelled is None:
+            self._labelled = _chosen(fitting, outputs, labels)
+        if self._labelled not in fitting:
+            _refuse("the labels are no classes of any output", outputs, labels)
+        output, axis = outputs[self._labelled], fitting[self._labelled]
+        rows = output.movedim(axis, -1).flatten(0, -2)
+        classes = torch.from_numpy(labels.astype(np.int64)).reshape(-1).to(output.device)
+        return F.nll_loss(_log_shares(rows), classes.clamp(min=-1), ignore_index=-1)
 
-def _cross_entropy(outputs: Mapping[str, Tensor], labels: npt.NDArray[np.generic]) -> Tensor:
-    if labels.dtype.kind in "iu":
-        for output in outputs.values():
-            for axis in (output.ndim - 1, 1):
-                rest = (*output.shape[:axis], *output.shape[axis + 1 :])
-                if output.ndim > 1 and rest == labels.shape and labels.max(initial=0) < output.shape[axis]:
-                    rows = output.movedim(axis, -1).flatten(0, -2)
-                    classes = torch.from_numpy(labels.astype(np.int64)).reshape(-1).to(output.device)
-                    classes = classes.clamp(min=-1)
-                    return F.nll_loss(_log_shares(rows), classes, ignore_index=-1)
-    what = "the labels are no classes of any output"
+
+def _chosen(
+    fitting: Mapping[str, int], outputs: Mapping[str, Tensor], labels: npt.NDArray[np.generic]
+) -> str | None:
+    """The output that labels belong to: of several, the one whose numbers guess classes."""
+    names = list(fitting)
+    if len(names) > 1:
+        answers = {name: outputs[name].detach().float().cpu().numpy() for name in names}
+        names = [name for name in names if kind_of(answers[name], "auto").name != VALUES]
+        if len(names) != 1:
+            _refuse("the labels may be classes of several outputs", outputs, labels)
+    return names[0] if names else None
+
+
+def _refuse(what: str, outputs: Mapping[str, Tensor], labels: npt.NDArray[np.generic]) -> NoReturn:
     given = f"labels {labels.dtype.name}{list(labels.shape)} up to {labels.max(initial=0)}"
     listed = ", ".join(f"'{name}' {list(t.shape)}" for name, t in outputs.items())
     raise CalibrationError(
         what,
         because=f"{given}; outputs {listed}",
-        hint="whole numbers, one per row of an output (negative: none), or data without labels",
+        hint="whole numbers, one per row of one output (negative: none), or data without labels",
     )
 
 

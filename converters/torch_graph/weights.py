@@ -43,6 +43,8 @@ MOVES = frozenset({
 PHASES = MOVES | {"MatMul", "Mul", "Einsum", "Div", "Add"}
 #: Larger numbers block positions; no layer learns them.
 LARGEST = 1e4
+#: Axes of more than one position that a table has, and how many numbers a mask holds.
+_TABLE, _CHOICES = 2, 2
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,22 @@ def _first(node: ir.Node) -> str:
 
 
 def _are_learnable(value: ir.Value) -> bool:
-    """Finite numbers of a size that layers learn; two numbers, one of them large, are a mask."""
+    """Finite numbers of a size that layers learn."""
     tensor = value.const_value
     assert tensor is not None
     array = np.asarray(tensor.numpy(), np.float32)
     return bool(np.abs(array).max() < LARGEST)  # NaN and infinity are not below anything
+
+
+def _is_mask(value: ir.Value) -> bool:
+    """At most two numbers all over a table: 0 and -100 to block positions, or 0 and 1 to choose them.
+
+    Vectors are not asked: biases begin as zeros, scales as ones, and some have two entries.
+    """
+    if value.const_value is None or _rank(value) < _TABLE:
+        return False
+    array = np.asarray(value.const_value.numpy(), np.float32)
+    return sum(size > 1 for size in array.shape) >= _TABLE and len(np.unique(array)) <= _CHOICES
 
 
 def _is_weight_use(value: ir.Value, node: ir.Node, index: int) -> bool:
@@ -103,7 +116,7 @@ def _is_weight_use(value: ir.Value, node: ir.Node, index: int) -> bool:
     if node.op_type in ELEMENTWISE:
         others = [v for i, v in enumerate(node.inputs) if i != index and v is not None]
         is_of_data = any(v.is_graph_input() and v.const_value is None for v in others)
-        return size > 1 and not is_of_data and not _only_waves(node)
+        return size > 1 and not is_of_data and not _only_waves(node) and not _is_mask(value)
     if index in TABLES.get(node.op_type, ()):
         return _rank(value) > 1 and not _only_waves(node)
     if node.op_type == "Concat":

@@ -15,6 +15,7 @@ from graphprune.cli.parameters import Json, OutPath
 from graphprune.cli.tables import shape
 from graphprune.converters.carrying.carry_report import SCHEMA_VERSION, CarryReport
 from graphprune.errors import CarryError
+from graphprune.storage.writing import require_apart
 
 _SHOWN = 30
 
@@ -54,6 +55,7 @@ def carry(
     from graphprune.converters.carrying.carry import carry as carry_home
     from graphprune.converters.example import read_inputs
 
+    require_apart([out], [] if inputs is None else [inputs])
     try:
         with working("carrying"):
             example = None if inputs is None else read_inputs(inputs)

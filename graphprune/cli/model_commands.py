@@ -13,6 +13,7 @@ from graphprune.cli.output import show, show_json, working
 from graphprune.cli.parameters import Dims, Json, ModelPath, OutPath, Seed, parse_dims
 from graphprune.errors import ValidationError
 from graphprune.report import SCHEMA_VERSION
+from graphprune.storage.writing import require_apart
 
 
 def check(
@@ -115,7 +116,7 @@ def convert(
     ] = None,
     opset: Annotated[int | None, typer.Option(help="Opset version.")] = None,
     trust: Annotated[
-        bool, typer.Option("--trust", help="Load pickled modules and model code, which can run anything.")
+        bool, typer.Option("--trust", help="Load pickled objects and model code, which can run anything.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -124,6 +125,7 @@ def convert(
     from graphprune.converters.dynamic import parse_dynamic
     from graphprune.converters.example import read_inputs
 
+    require_apart([out], [] if inputs is None else [inputs])
     with working("converting"):
         report = to_onnx(
             source,
@@ -143,3 +145,6 @@ def convert(
         f"{report.framework} ({report.exporter}), opset {report.opset}: {report.out}",
         f"largest difference from the source {report.max_abs_diff:.2g} at values up to {report.scale:.3g}",
     )
+    if report.zeros:
+        names = ", ".join(f"'{name}'" for name in report.zeros)
+        show(f"not proven: on random input the source gives nothing but zeros for {names}")

@@ -12,7 +12,7 @@ from graphprune.passes.criteria.members import finite_numbers_of, slices_of, who
 
 from graphprune.analysis import Use
 from graphprune.calibration.evidence import Evidence
-from graphprune.errors import ModelError
+from graphprune.errors import CalibrationError, ModelError
 from graphprune.graph import DependencyGraph
 
 if TYPE_CHECKING:
@@ -41,13 +41,23 @@ def gradients_of(evidence: Evidence, seed: int) -> Gradients:
 
     Raises:
         ModelError: torch is missing, or can't run the model, or a weight holds NaN.
+        CalibrationError: there are labels, and every one of them says that there is none.
     """
     require_torch()
     from graphprune.converters.torch_graph.gradients import Gradients
 
     require_numbers(evidence.graph)
     _ = evidence.batches  # made-up samples first: with them the norms get other statistics
+    _require_labels(evidence.samples.labels)
     return Gradients(evidence.graph.model, evidence.samples, seed, evidence.progress)
+
+
+def _require_labels(labels: npt.NDArray[np.generic] | None) -> None:
+    """A loss on no label at all has no gradient, and would score every unit alike."""
+    if labels is not None and labels.size and labels.dtype.kind == "i" and labels.max() < 0:
+        what = "no calibration sample has a label"
+        because = f"all {labels.size} labels are negative, which says that there is none"
+        raise CalibrationError(what, because=because, hint="labels from 0 on, or samples without labels")
 
 
 def require_numbers(graph: DependencyGraph) -> None:

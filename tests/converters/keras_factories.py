@@ -21,6 +21,15 @@ def residual() -> keras.Model:
     return keras.Model([images, extra], layers.Dense(3, name="scores")(layers.Dropout(0.5)(joined)))
 
 
+def scalar() -> keras.Model:
+    """A number for the whole batch, and zeros."""
+    keras.utils.set_random_seed(0)
+    x = keras.Input((4,))
+    h = layers.Dense(3)(x)
+    silent = layers.Dense(2, kernel_initializer="zeros")(h)
+    return keras.Model(x, [keras.ops.mean(h), silent])
+
+
 def unbuilt() -> keras.Model:
     return keras.Sequential([layers.Dense(3)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from graphprune.converters.dynamic import resolve
 from graphprune.converters.example import read_inputs
 from graphprune.converters.source import EXTRA_OF_PACKAGE, framework_of, is_factory
 from graphprune.converters.staging import staged
+from typer.testing import CliRunner
 
 from graphprune.cli import main
+from graphprune.cli.app import app
 from graphprune.errors import ModelError, UsageError, ValidationError
 
 MODEL = """
@@ -40,6 +43,16 @@ def test_onnx_is_copied_and_checked(model: Path, tmp_path: Path) -> None:
     assert report.scale > 0
     assert report.to_json()["inputs"][0] == {"name": "x", "dtype": "float", "shape": ("N", 3)}
     assert onnx.load(tmp_path / "out.onnx") == onnx.load(model)
+
+
+def test_an_output_of_zeros_is_not_proven(model: Path, tmp_path: Path) -> None:
+    silent = onnx.load(model)
+    silent.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.full((3, 2), -1, np.float32), "w"))
+    onnx.save(silent, model)
+    found = CliRunner().invoke(app, ["convert", str(model), str(tmp_path / "out.onnx")])
+    assert found.exit_code == 0
+    assert "not proven: on random input the source gives nothing but zeros for 'y'" in found.stdout
+    assert convert(model, tmp_path / "out.onnx").zeros == ("y",)
 
 
 def test_opset_is_raised(model: Path, tmp_path: Path) -> None:
@@ -127,8 +140,70 @@ def test_a_text_file_is_not_onnx(tmp_path: Path) -> None:
 
 
 def test_source_is_never_overwritten(model: Path) -> None:
-    with pytest.raises(UsageError, match="is the source itself"):
+    with pytest.raises(UsageError, match="two of the files are the same"):
         convert(model, model)
+
+
+@pytest.mark.parametrize("name", ["net.pt2", "net.pt", "net.keras", "net.py"])
+def test_no_file_of_a_source_is_overwritten(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_text("def make(): return None\n")
+    for source in (str(file), f"{file}:make"):
+        with pytest.raises(UsageError, match="two of the files are the same"):
+            convert(source, file)
+    assert file.read_text() == "def make(): return None\n"
+
+
+def test_the_weights_beside_an_onnx_file_are_not_overwritten(tmp_path: Path) -> None:
+    file, data = tmp_path / "net.onnx", tmp_path / "weights.bin"
+    proto = onnx.parser.parse_model(MODEL)
+    weights = onnx.numpy_helper.to_array(proto.graph.initializer[0])
+    proto.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weights, "w"))  # not one by one
+    onnx.save(proto, file, save_as_external_data=True, location=data.name, size_threshold=0)
+    before = data.read_bytes()
+    with pytest.raises(UsageError, match="two of the files are the same"):
+        convert(file, data)
+    assert data.read_bytes() == before
+    convert(file, tmp_path / "out.onnx")
+    assert onnx.load(tmp_path / "out.onnx").graph.initializer[0].raw_data == before
+
+
+def test_a_live_model_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="convert takes no live OrderedDict"):
+        convert(OrderedDict(), tmp_path / "out.onnx")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("body", "text", "line"),
+    [
+        ("return None", "the factory '.*' returns None", None),
+        ("import sys; sys.exit(7)", r"because: it calls sys.exit\(7\)", 2),
+        ("return helper()", r"because: KeyError: 'weights'", 5),
+    ],
+)
+def test_a_factory_that_makes_no_model(tmp_path: Path, body: str, text: str, line: int | None) -> None:
+    file = tmp_path / "net.py"
+    file.write_text(f"def make():\n    {body}\n\ndef helper():\n    return {{}}['weights']\n")
+    with pytest.raises(ModelError, match=text) as raised:
+        convert(f"{file}:make", tmp_path / "out.onnx")
+    assert raised.value.where == (None if line is None else f"{file}:{line}")
+
+
+def test_where_importing_a_source_fails(tmp_path: Path) -> None:
+    file = tmp_path / "net.py"
+    for text, because in (("\nimport sys; sys.exit()", "sys.exit"), ("\ndef make(:", "SyntaxError")):
+        file.write_text(text)
+        with pytest.raises(ModelError, match=because) as raised:
+            convert(f"{file}:make", tmp_path / "out.onnx")
+        assert raised.value.where == f"{file}:2"
+
+
+def test_a_missing_file_is_named_before_a_missing_framework(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(ModelError, match=r"there is no file 'absent\.keras'"):
+        convert("absent.keras", tmp_path / "out.onnx")
 
 
 def test_unknown_framework(model: Path, tmp_path: Path) -> None:
@@ -228,6 +303,11 @@ class TestParity:
     def test_equal(self) -> None:
         x = np.array([1.0, -4.0, np.nan, np.inf], np.float32)
         assert parity.check([x], {"y": x}, where="m") == parity.Parity(0.0, 4.0)
+
+    def test_zeros_prove_nothing(self) -> None:
+        x, zeros = np.ones(3, np.float32), np.zeros(3, np.float32)
+        found = parity.check([x, zeros], {"y": x, "z": zeros}, where="m")
+        assert found == parity.Parity(0.0, 1.0, ("z",))
 
     @pytest.mark.parametrize(
         "got",

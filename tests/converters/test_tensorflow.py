@@ -57,6 +57,13 @@ def test_a_broken_file(tmp_path: Path) -> None:
     assert not (tmp_path / "m.onnx").exists()
 
 
+def test_a_scalar_output_and_one_of_zeros(tmp_path: Path) -> None:
+    report = convert(f"{FACTORIES}:scalar", tmp_path / "m.onnx")
+    number, silent = report.outputs
+    assert (number.shape, silent.shape) == ((), ("batch", 2))
+    assert report.zeros == (silent.name,)
+
+
 def test_a_model_without_inputs(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="Sequential has no inputs yet"):
         convert(f"{FACTORIES}:unbuilt", tmp_path / "m.onnx")

@@ -26,6 +26,19 @@ def source(name: str) -> str:
     return f"{FACTORIES}:{name}"
 
 
+def test_every_part_is_in_its_own_mode_again(tmp_path: Path) -> None:
+    import torch
+    from graphprune.converters.torch import export_module
+
+    frozen = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout()).eval()
+    module = torch.nn.Sequential(frozen, torch.nn.Linear(4, 2))
+    assert module.training
+    export_module(module, torch.ones(2, 4), tmp_path / "m.onnx", source="test", exporter="torchscript")
+    assert module.training
+    assert module[1].training
+    assert not any(part.training for part in frozen.modules())
+
+
 @pytest.mark.parametrize("exporter", EXPORTERS)
 def test_batch_is_free_and_outputs_agree(tmp_path: Path, exporter: str) -> None:
     out = tmp_path / "small.onnx"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,83 @@ def test_sizes_of_a_program_are_its_own(factories: Any, program: Path, tmp_path:
     assert [spec.name for spec in report.outputs] == ["logits", "pooled"]
 
 
+def changed(source: Path, out: Path, part: str, change: Any) -> Path:
+    """A copy of an archive, in which the member with this part in its name is another one."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(out, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, change(old.read(name)) if part in name else old.read(name))
+    return out
+
+
+def test_a_program_with_a_pickled_object_needs_trust(program: Path, tmp_path: Path) -> None:
+    import torch
+
+    class Evil:
+        def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+            return Path.touch, (tmp_path / "ran",)
+
+    pickled = io.BytesIO()
+    torch.save(Evil(), pickled)
+    bad = changed(program, tmp_path / "bad.pt2", "sample_inputs", lambda _: pickled.getvalue())
+    with pytest.raises(ModelError, match="could run code that is in it") as caught:
+        convert(bad, tmp_path / "m.onnx")
+    assert "--trust" in str(caught.value.hint)
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(ModelError, match="cannot load the program"):  # what was run gives no sample
+        convert(bad, tmp_path / "m.onnx", trust=True)
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_program_with_sizes_and_guards_needs_no_trust(tmp_path: Path) -> None:
+    import torch
+    from graphprune.converters.torch_archive import require_harmless
+
+    class Halves(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x[: x.shape[0] // 2], torch.nn.functional.interpolate(x[None], scale_factor=1.5)
+
+    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.AUTO}
+    made = torch.export.export(Halves().eval(), (torch.ones(6, 8),), dynamic_shapes=(free,))
+    torch.export.save(made, tmp_path / "m.pt2")
+    text = next(n for n in zipfile.ZipFile(tmp_path / "m.pt2").namelist() if "models/" in n)
+    program = zipfile.ZipFile(tmp_path / "m.pt2").read(text)
+    assert b"Float('1.5'" in program
+    assert b'"guards_code": []' not in program
+    require_harmless(tmp_path / "m.pt2")
+
+
+@pytest.mark.parametrize("name", ["weight_0", "custom_obj_0", "opaque_obj_0"])
+def test_so_does_one_whose_weights_are_pickled(program: Path, tmp_path: Path, name: str) -> None:
+    def change(content: bytes) -> bytes:
+        first = content.replace(b'"path_name": "weight_0"', b'"path_name": "' + name.encode() + b'"', 1)
+        return first.replace(b'"use_pickle": false', b'"use_pickle": true', 1)
+
+    bad = changed(program, tmp_path / "bad.pt2", "model_weights_config", change)
+    with pytest.raises(ModelError, match="could run code that is in it"):
+        convert(bad, tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"target": "torch.ops.aten.relu.default"', b'"target": "torch.os.system"'),
+        (b"Symbol('s", b"__import__('os').system('s"),
+        (b'"guards_code": []', b'"guards_code": ["open(L)"]'),
+        (b'\\"type\\": \\"builtins.tuple\\"', b'\\"type\\": \\"collections.defaultdict\\"'),
+    ],
+)
+def test_a_program_that_names_other_functions_needs_trust(
+    program: Path, tmp_path: Path, old: bytes, new: bytes
+) -> None:
+    def change(content: bytes) -> bytes:
+        assert old in content
+        return content.replace(old, new)
+
+    bad = changed(program, tmp_path / "bad.pt2", "models/", change)
+    with pytest.raises(ModelError, match="could run code that is in it"):
+        convert(bad, tmp_path / "m.onnx")
+
+
 def test_a_broken_program(tmp_path: Path) -> None:
     (tmp_path / "m.pt2").write_text("hello")
     with pytest.raises(ModelError, match="torch cannot load the program"):
@@ -81,13 +160,15 @@ def test_a_pickled_module_needs_trust(factories: Any, tmp_path: Path) -> None:
     assert "is a pickle, and loading it can run any code" in str(caught.value)
     assert "--trust" in str(caught.value)
     assert not (tmp_path / "m.onnx").exists()
+    with pytest.raises(ModelError, match="without an example of its inputs") as caught:
+        convert(tmp_path / "m.pt", tmp_path / "m.onnx", trust=True)
+    assert "--inputs FILE.npz" in str(caught.value.hint)
     assert CliRunner().invoke(app, [*arguments, "--trust"]).exit_code == 0
     assert_same(record(tmp_path / "m.onnx", images()), expected_image())
 
 
 def test_without_trust_no_code_runs(tmp_path: Path) -> None:
     import pickle
-    import zipfile
 
     class Evil:
         def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:

@@ -91,6 +91,15 @@ def test_snip_is_a_share_of_all_connections() -> None:
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize("name", ["snip", "grasp", "fisher"])
+def test_labels_that_all_say_none_are_refused(name: str) -> None:
+    model = two_layers()
+    samples = {**feeds(model, batch=4), "labels": np.full(4, -1)}
+    with pytest.raises(CalibrationError, match="no calibration sample has a label"):
+        scores_of(name, Evidence(analyze(load(model)), samples))
+
+
+@pytest.mark.torch
 def test_grasp_is_the_hessian_times_the_gradient() -> None:
     evidence, w, x, labels = labelled(12)
     g, step = gradients(w, x, labels), 1e-5
@@ -180,6 +189,23 @@ def test_labels_that_fit_no_output_are_refused(criterion: str) -> None:
     given = {**feeds(model, batch=6), "labels": np.full(6, 3)}
     with pytest.raises(CalibrationError, match="the labels are no classes of any output"):
         CRITERIA[criterion](0)(Evidence(analyze(load(model)), given))
+
+
+@pytest.mark.torch
+def test_labels_are_not_learned_by_an_embedding() -> None:
+    """They fit `features` as well, which come first and guess nothing."""
+    import torch
+    from graphprune.converters.torch_graph.objective import Objective
+
+    labels = np.arange(32) % 10
+    features = (0.1 * torch.randn(32, 16, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    logits = (8.0 * torch.eye(10)[torch.from_numpy(labels)]).requires_grad_()
+    Objective(0)({"features": features, "logits": logits}, labels).backward()
+    assert features.grad is None
+    assert logits.grad is not None
+    for twins in ({"a": logits, "b": logits}, {"a": features, "b": features}):
+        with pytest.raises(CalibrationError, match="classes of several outputs"):
+            Objective(0)(twins, labels)
 
 
 @pytest.mark.torch

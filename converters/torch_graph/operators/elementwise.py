@@ -33,7 +33,7 @@ _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "Relu": torch.relu,
     "Round": torch.round,
     "Sigmoid": torch.sigmoid,
-    "Sign": torch.sign,
+    "Sign": lambda x: torch.where(x.isnan(), x, x.sign()),
     "Sin": torch.sin,
     "Sinh": torch.sinh,
     "Softplus": F.softplus,

@@ -34,11 +34,10 @@ _REDUCE: dict[str, Callable[[Tensor, list[int], bool], Tensor]] = {
 def _reduction(function: Callable[[Tensor, list[int], bool], Tensor]) -> Callable[..., Tensor]:
     def reduced(call: Call, x: Tensor, axes: Tensor | None = None) -> Tensor:
         along = axes_of(call, axes, x.ndim)
-        if not along:
-            if call.get("noop_with_empty_axes", 0):
-                return x
-            along = list(range(x.ndim))
-        return function(x, along, bool(call.get("keepdims", 1))) if along else x
+        if not x.ndim or (not along and call.get("noop_with_empty_axes", 0)):
+            # Nothing to sum over: each number alone still becomes a magnitude, a square, a logarithm.
+            return function(x.unsqueeze(0), [0], False)
+        return function(x, along or list(range(x.ndim)), bool(call.get("keepdims", 1)))
 
     return reduced
 
@@ -51,10 +50,11 @@ for _name, _function in _REDUCE.items():
 def arg_extreme(call: Call, x: Tensor) -> Tensor:
     """Position of the largest or smallest number; the first one, or the last."""
     axis, keep = call.get("axis", 0), bool(call.get("keepdims", 1))
-    x = x.detach() if call.op_type == "ArgMax" else -x.detach()
+    find = torch.argmax if call.op_type == "ArgMax" else torch.argmin
+    x = x.detach()
     if call.get("select_last_index", 0):
-        return x.shape[axis] - 1 - x.flip(axis).argmax(axis, keepdim=keep)
-    return x.argmax(axis, keepdim=keep)
+        return x.shape[axis] - 1 - find(x.flip(axis), axis, keepdim=keep)
+    return find(x, axis, keepdim=keep)
 
 
 @op("CumSum", since=11)
@@ -64,7 +64,9 @@ def cumsum(call: Call, x: Tensor, axis: Tensor) -> Tensor:
     x = x.flip(along) if call.get("reverse", 0) else x
     found = x.cumsum(along, dtype=x.dtype)
     if call.get("exclusive", 0):
-        found = found - x
+        # Subtracting would leave no number behind an infinite one.
+        first = torch.zeros_like(x).sum(along, keepdim=True, dtype=x.dtype)
+        found = torch.cat([first, found], along).narrow(along, 0, x.shape[along])
     return found.flip(along) if call.get("reverse", 0) else found
 
 

@@ -9,6 +9,9 @@ from graphprune.converters.torch_graph.call import Call, ints
 from graphprune.converters.torch_graph.registry import op
 from torch import Tensor
 
+#: Before opset 11, which does not say it, onnxruntime rounds up where it shrinks and down where it enlarges.
+_OLD_NEAREST = "before opset 11"
+
 
 @op("Resize", since=11)
 def resize(
@@ -29,7 +32,7 @@ def resize(
         factors = [n / x.shape[a] for n, a in zip(wanted, axes, strict=True)]
     elif scales is not None and scales.numel():
         factors = [float(s) for s in scales.reshape(-1).tolist()]
-        wanted = [int(x.shape[a] * f) for f, a in zip(factors, axes, strict=True)]
+        wanted = _sizes([x.shape[a] for a in axes], scales)
     else:
         call.refuse("it has neither scales nor sizes")
     return _resized(call, x, axes, wanted, factors)
@@ -47,13 +50,19 @@ def resize_by_scales(call: Call, x: Tensor, scales: Tensor) -> Tensor:
     return _old(call, x, scales)
 
 
+def _sizes(before: Sequence[int], scales: Tensor) -> list[int]:
+    """Products in single precision, as runtimes make them: ten times 0.7 is seven."""
+    products = torch.tensor(list(before), dtype=torch.float32) * scales.detach().reshape(-1).float().cpu()
+    return ints(products.long())
+
+
 def _old(call: Call, x: Tensor, scales: Tensor) -> Tensor:
     factors = [float(s) for s in scales.reshape(-1).tolist()]
-    wanted = [int(n * f) for n, f in zip(x.shape, factors, strict=True)]
+    wanted = _sizes(x.shape, scales)
     attributes = {
         "mode": call.get("mode", "nearest"),
         "coordinate_transformation_mode": "asymmetric",
-        "nearest_mode": "floor",
+        "nearest_mode": _OLD_NEAREST,
     }
     old = Call(call.op_type, call.name, call.opset, attributes, call.outputs, call.precision)
     return _resized(old, x, list(range(x.ndim)), wanted, factors)
@@ -68,7 +77,7 @@ def _resized(
             continue
         at = _coordinates(call, x.shape[axis], n, factor)
         if mode == "nearest":
-            x = x.index_select(axis, _nearest(call, at, x.shape[axis]).to(x.device))
+            x = x.index_select(axis, _nearest(call, at, x.shape[axis], factor).to(x.device))
             continue
         positions, weights = _taps(call, mode, at, x.shape[axis])
         shape = [1] * x.ndim
@@ -99,7 +108,7 @@ def _coordinates(call: Call, size: int, wanted: int, factor: float) -> Tensor:
     return out / factor
 
 
-def _nearest(call: Call, at: Tensor, size: int) -> Tensor:
+def _nearest(call: Call, at: Tensor, size: int, factor: float) -> Tensor:
     mode = call.get("nearest_mode", "round_prefer_floor")
     # Coordinates such as 2.9999999 are meant to be whole: runtimes compute them in single precision.
     at = at.float()
@@ -108,6 +117,7 @@ def _nearest(call: Call, at: Tensor, size: int) -> Tensor:
         "round_prefer_ceil": lambda: torch.floor(at + 0.5),
         "floor": lambda: torch.floor(at),
         "ceil": lambda: torch.ceil(at),
+        _OLD_NEAREST: lambda: torch.ceil(at) if factor < 1 else torch.floor(at),
     }
     if mode not in rounded:
         call.refuse(f"its nearest_mode is '{mode}'")

@@ -102,6 +102,16 @@ def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert document["error"] == 0
 
 
+def test_example_inputs_are_not_replaced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inputs = folder / "x.npz"
+    np.savez(inputs, x=np.zeros((1, 6), np.float32))
+    before = inputs.read_bytes()
+    assert run("carry", folder / "plan.json", folder / "net.safetensors", inputs, "--inputs", inputs) == 2
+    assert run("convert", folder / "net.onnx", inputs, "--inputs", inputs) == 2
+    assert capsys.readouterr().err.count("two of the files are the same") == 2
+    assert inputs.read_bytes() == before
+
+
 def test_a_checkpoint_of_another_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = {**arrays(), "up.weight": weight("other", (16, 6)), "up.bias": weight("short", (15,))}
     write_safetensors(folder / "other.safetensors", other, {})
@@ -151,6 +161,31 @@ def test_equal_arrays_that_only_their_order_tells_apart(folder: Path) -> None:
     write_safetensors(folder / "fresh.safetensors", source, {})
     with pytest.raises(CarryError, match="only their order tells which is which"):
         gp.carry(plan, folder / "fresh.safetensors")
+
+
+@pytest.mark.parametrize("name", ["plan.json", "net.onnx", "small.onnx", "net.safetensors"])
+def test_nothing_that_is_read_is_replaced(folder: Path, name: str) -> None:
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    options = {"weights": folder / "small.onnx"}
+    with pytest.raises(UsageError, match="two of the files are the same"):
+        gp.carry(folder / "plan.json", folder / "net.safetensors", folder / name, **options)
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["out.pt", "out.onnx", "out", "out.safetensors.index.json"])
+def test_a_name_of_another_kind_of_file(folder: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=r"ends in \.safetensors"):
+        gp.carry(folder / "plan.json", folder / "net.safetensors", folder / name)
+    assert not (folder / name).exists()
+
+
+def test_new_weights_of_a_model_that_the_plan_does_not_make(folder: Path) -> None:
+    for wrong in ("net.onnx", "other.onnx"):
+        body = "y = MatMul(x, up)"
+        onnx.save(build("(float[n, 6] x) => (float[n, 9] y)", body, {"up": (6, 9)}), folder / "other.onnx")
+        with pytest.raises(CarryError, match="the new weights can't be carried") as raised:
+            gp.carry(folder / "plan.json", folder / "net.safetensors", weights=folder / wrong)
+        assert "--weights" in str(raised.value.hint)
 
 
 def test_wrong_sources(folder: Path) -> None:

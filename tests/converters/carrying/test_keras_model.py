@@ -60,6 +60,7 @@ def test_the_carried_model_is_the_pruned_one(tmp_path: Path, name: str, numbers:
         weights = None if compensator == "none" else result.model
         carried, report = carry(result.plan, original, model=file, weights=weights)
         assert report.error <= 1e-5
+        assert not report.notes  # also with random weights
         assert report.change > 1e-2, "the cut did something"
         assert report.parameters == (original.count_params(), carried.count_params())
         assert report.parameters[1] < report.parameters[0]
@@ -118,15 +119,22 @@ def test_what_is_not_found_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert caught.value.unmatched
 
 
-def test_wrong_numbers_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_hidden", [False, True])
+def test_wrong_numbers_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_hidden: bool) -> None:
     original = network("attention")
+    if is_hidden:  # the outputs do not depend on what is cut
+        original.layers[-1].set_weights([np.zeros((16, 3)), np.zeros(3)])
     file = converted(original, tmp_path)
     plan = gp.plan(gp.load(file), target={"macs": 0.6}, criterion="l2", kinds=["head_dim"])
     from graphprune.converters.carrying import keras_model
 
+    before = original.get_weights()
+    _, report = carry(plan, original, model=file)
+    assert not report.notes
     monkeypatch.setattr(keras_model, "sqrt", lambda value: 1.0)
     with pytest.raises(ValidationError, match="not what the pruned model computes"):
         carry(plan, original, model=file)
+    assert all(np.array_equal(a, b) for a, b in zip(before, original.get_weights(), strict=True))
 
 
 def test_a_layer_of_ones_own_is_refused(tmp_path: Path) -> None:

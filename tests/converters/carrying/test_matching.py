@@ -250,7 +250,6 @@ def test_another_checkpoint() -> None:
     other = {"up": weight("else", (6, 9)), "bias": weight("other", (8,))}
     unmatched = match(model, plan, other).unmatched
     reasons = {each.constant: each.reason for each in unmatched}
-    assert [each.constant for each in unmatched if each.is_computed] == ["down"]
     assert reasons["up"] == "it is [6, 8] in the model, and 'up' is [6, 9]"
     assert reasons["bias"] == "'bias' holds other numbers"
     assert reasons["down"] == "no array of the source holds its numbers"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,26 @@ def test_a_factory_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureF
     np.testing.assert_array_equal(arrays["2.weight"], state["2.weight"].numpy())
     with pytest.raises(ModelError, match="no weights here"):
         gp.carry(plan, f"{tmp_path / 'nets.py'}:broken", tmp_path / "again.pt")
+
+
+def test_a_checkpoint_with_other_objects_in_it(
+    exported: Callable[..., tuple[Any, Path]], tmp_path: Path
+) -> None:
+    module, file = exported("convolutions", "torchscript")
+    plan = gp.plan(file, target={"params": 0.6}, criterion="l2", allocator="uniform")
+    content = {"state_dict": module.state_dict(), "args": Namespace(lr=0.1)}
+    torch.save(content, tmp_path / "all.pt")
+    with pytest.raises(ModelError, match="--trust") as raised:
+        gp.carry(plan, tmp_path / "all.pt", tmp_path / "small.pt")
+    assert "\x1b" not in str(raised.value)
+    gp.carry(plan, tmp_path / "all.pt", tmp_path / "small.pt", trust=True)
+    found = torch.load(tmp_path / "small.pt", weights_only=False)
+    assert found["args"].lr == 0.1
+    assert found["state_dict"]["conv1.weight"].shape[0] < 8
+    (tmp_path / "broken.pt").write_bytes((tmp_path / "all.pt").read_bytes()[:900])
+    with pytest.raises(ModelError) as raised:
+        gp.carry(plan, tmp_path / "broken.pt", trust=True)
+    assert "--trust" not in str(raised.value)
 
 
 def test_files_that_are_no_weights(exported: Callable[..., tuple[Any, Path]], tmp_path: Path) -> None:

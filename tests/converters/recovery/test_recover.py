@@ -141,6 +141,14 @@ def test_the_best_weights_are_kept() -> None:
     assert result.epochs < 40
 
 
+def test_a_run_that_stopped_early_stays_stopped(tmp_path: Path) -> None:
+    options = {"lr": 50.0, "patience": 2, "epochs": 20, "checkpoint": tmp_path / "run.pt"}
+    first = recover(nudged(mlp(), 0.02), mlp(), rows(), **options)
+    again = recover(nudged(mlp(), 0.02), mlp(), rows(), **options, resume=True)
+    assert first.epochs < 20
+    assert (again.steps, again.notes) == (first.steps, first.notes)
+
+
 def test_a_loss_that_is_no_number_ends_the_run() -> None:
     result = recover(nudged(mlp()), mlp(), rows(), lr=1e30, epochs=5)
     assert any("no number" in note for note in result.notes) or not result.improved

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from graphprune.converters import recovery
 from graphprune.converters.recovery.augment import augmentation
@@ -164,11 +165,23 @@ def test_labels_find_their_output() -> None:
     kinds = {name: Kind(LOGITS, 1, 1.0) for name in answers}
     assert labelled_output(None, answers, kinds) is None
     assert labelled_output(np.zeros(4, np.int64), answers, kinds) == ("v", 1)
-    assert labelled_output(np.full((4, 5), 6), answers, kinds) == ("y", 2)
+    assert labelled_output(np.full((4, 5), 6), answers, {n: kinds[n] for n in ("v", "y")}) == ("y", 2)
     assert labelled_output(np.full((4, 5), 3), {"z": answers["z"]}, {"z": kinds["z"]}) == ("z", 1)
     for wrong in (np.zeros(4), np.full(4, 9), np.zeros((4, 6), np.int64)):
         with pytest.raises(CalibrationError, match="classes"):
             labelled_output(wrong, answers, kinds)
+
+
+def test_labels_go_to_logits_and_to_one_output_alone() -> None:
+    answers = {"features": np.zeros((8, 16)), "logits": np.zeros((8, 10)), "more": np.zeros((8, 10))}
+    labels = np.arange(8)
+    kinds = {"features": Kind(VALUES, 1, 1.0), "logits": Kind(LOGITS, 1, 1.0)}
+    assert labelled_output(labels, answers, kinds) == ("logits", 1)
+    with pytest.raises(CalibrationError, match="classes of several outputs"):
+        labelled_output(labels, answers, {**kinds, "more": Kind(LOGITS, 1, 1.0)})
+    with pytest.raises(CalibrationError, match="no classes of any output") as caught:
+        labelled_output(labels, answers, {"features": kinds["features"]})
+    assert "--loss kl" in str(caught.value.hint)
 
 
 def test_the_rate_rises_and_falls() -> None:
@@ -216,3 +229,35 @@ def test_tensors_in_between() -> None:
         learned(model, model, rows(2), ["hh"])
     several = learned(gp.load(images()), gp.load(nudged(images())), pictures(2), ["auto"]).hidden
     assert {"p", "f"} <= set(several)
+
+
+@pytest.mark.parametrize("wrong", ["reference", "model", "data", "checkpoint", "checkpoint and out"])
+def test_nothing_that_is_read_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    monkeypatch.setattr(recovery, "require_torch", lambda: None)
+    model, reference, data = (tmp_path / name for name in ("small.onnx", "net.onnx", "rows.npz"))
+    onnx.save(nudged(mlp()), model)
+    onnx.save(mlp(), reference)
+    np.savez(data, **rows())  # type: ignore[arg-type]
+    before = {file: file.read_bytes() for file in (model, reference, data)}
+    out, checkpoint = {
+        "reference": (reference, None),
+        "model": (model, None),
+        "data": (data, None),
+        "checkpoint": (tmp_path / "out.onnx", reference),
+        "checkpoint and out": (tmp_path / "out.onnx", tmp_path / "out.onnx"),
+    }[wrong]
+    with pytest.raises(UsageError, match="two of the files are the same"):
+        gp.recover(model, out, reference=reference, data=data, checkpoint=checkpoint)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_weights_beside_the_reference_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "require_torch", lambda: None)
+    reference = tmp_path / "net.onnx"
+    onnx.save(mlp(), reference, save_as_external_data=True, location="out.onnx.data", size_threshold=0)
+    for out, checkpoint in (("out.onnx", None), ("other.onnx", tmp_path / "out.onnx.data")):
+        with pytest.raises(UsageError, match=r"two of the files are the same: .*out\.onnx\.data"):
+            gp.recover(nudged(mlp()), tmp_path / out, reference=reference, data=rows(), checkpoint=checkpoint)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["net.onnx", "out.onnx.data"]

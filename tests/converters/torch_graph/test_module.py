@@ -88,6 +88,26 @@ def test_what_is_no_weight_is_not_trained() -> None:
     assert {key.partition("@")[0] for key in module.initializers} == {"w", "ones", "zeros"}
 
 
+@pytest.mark.parametrize(("op_type", "blocked"), [("Add", -100.0), ("Mul", 0.0)])
+def test_masks_are_not_trained(op_type: str, blocked: float) -> None:
+    """Two numbers over a table choose positions; training one would let later tokens be seen."""
+    model = onnx.parser.parse_model(f"""
+    <ir_version: 10, opset_import: ["" : 18]>
+    g (float[n, 4] x) => (float[n, 4] y) {{
+      a = MatMul(x, w) m = {op_type}(a, mask) t = Add(m, table) y = Mul(t, scale) }}""")
+    open_ = 1.0 if op_type == "Mul" else 0.0
+    mask = np.where(np.tri(4, dtype=bool), open_, blocked)
+    constants = {
+        "w": np.zeros((4, 4)),
+        "mask": mask,
+        "table": np.arange(16.0).reshape(4, 4),
+        "scale": np.ones((1, 4)),
+    }
+    tensors = [numpy_helper.from_array(a.astype(np.float32), n) for n, a in constants.items()]
+    model.graph.initializer.extend(tensors)
+    assert set(to_torch(model).initializers) == {"w", "table", "scale"}
+
+
 def test_a_shared_vector_is_one_parameter_per_use() -> None:
     model = gp.load(merged())
     module = to_torch(model)
