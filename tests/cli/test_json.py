@@ -158,6 +158,7 @@ def test_plan_file(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-
             "parameters": [{"name": str, "axis": int, "size": int, "keep": [int],
                             "uses": (list, type(None)), "groups": [str]}],
             "interface": [{"name": str, "kind": str, "axis": int, "size": int, "keep": [int]}],
+            "model_file": str,
         },
     )  # fmt: skip
     before, after = onnx.load(model), onnx.load(tmp_path / "o.onnx")
