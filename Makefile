@@ -12,9 +12,10 @@ demo: .venv/core.stamp  ## prune the bundled model and show the result
 test: .venv/dev.stamp  ## all tests that need no framework; says how many are left out
 	.venv/bin/python -m pytest -n $(WORKERS)
 
-# torch and TensorFlow live in one environment but not in one process.
-test-frameworks: .venv-frameworks/stamp  ## the tests that need torch or TensorFlow
-	.venv-frameworks/bin/python -m pytest -n $(WORKERS) --frameworks -m torch
+# The frameworks live in one environment but not in one process.
+test-frameworks: .venv-frameworks/stamp  ## the tests that need torch, scikit-learn, JAX or TensorFlow
+	.venv-frameworks/bin/python -m pytest -n $(WORKERS) --frameworks -m 'torch or transformers or skl2onnx'
+	.venv-frameworks/bin/python -m pytest --frameworks -m jax
 	.venv-frameworks/bin/python -m pytest --frameworks -m tensorflow
 
 # Static tools don't follow setuptools' package-dir, so the types are checked on a regular install.
@@ -44,7 +45,7 @@ clean:  ## everything that the targets above made
 .venv-frameworks/stamp: pyproject.toml requirements/frameworks.txt requirements/constraints.txt
 	$(PYTHON) -m venv .venv-frameworks
 	.venv-frameworks/bin/python $(PIP) --constraint requirements/frameworks.txt torch
-	.venv-frameworks/bin/python $(PIP) --constraint requirements/frameworks.txt -e '.[dev,torch,tensorflow]'
+	.venv-frameworks/bin/python $(PIP) --constraint requirements/frameworks.txt -e '.[dev,torch,transformers,sklearn,jax,tensorflow]'
 	touch $@
 
 .venv-lint/stamp: pyproject.toml

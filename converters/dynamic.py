@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import onnx
 
 from graphprune.errors import UsageError
 
@@ -55,3 +57,11 @@ def resolve(
                 raise UsageError(what, because=f"its example has shape {list(shapes[name])}")
             axes[name][axis] = dim
     return axes
+
+
+def name_batch(model: onnx.ModelProto, names: Collection[str], batch: str = "batch") -> None:
+    """Names the free first axes of these inputs and outputs; exporters call them ``unk__12``, or nothing."""
+    for value in (*model.graph.input, *model.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if value.name in names and dims and not dims[0].HasField("dim_value"):
+            dims[0].dim_param = batch

@@ -9,9 +9,11 @@ from graphprune.converters import parity
 from graphprune.converters.report import ConversionReport, describe
 from graphprune.converters.sample import random_feeds
 from graphprune.converters.staging import staged
+from graphprune.converters.widening import runnable
 from onnx import version_converter
 
 from graphprune.errors import ModelError, UsageError
+from graphprune.storage.writing import data_file, require_apart
 
 
 def to_onnx(source: str, out: str | Path, *, opset: int | None = None) -> ConversionReport:
@@ -19,24 +21,27 @@ def to_onnx(source: str, out: str | Path, *, opset: int | None = None) -> Conver
 
     Args:
         source: the ONNX file.
-        out: the ONNX file to write; not ``source`` itself.
+        out: the ONNX file to write.
         opset: version of the default domain; None keeps the file's.
 
     Raises:
         ModelError: the file can't be read, run or converted.
         ValidationError: the converted file computes something else.
-        UsageError: ``out`` is the source.
+        UsageError: ``out`` holds weights of the source.
     """
     file, out = Path(source), Path(out)
-    if out.exists() and file.exists() and out.samefile(file):
-        what = f"'{out}' is the source itself"
-        raise UsageError(what, hint="another output path")
     try:
-        model = onnx.load(file)
+        model = onnx.load(file, load_external_data=False)
+        beside = _data_files(model, file)
+        require_apart([out], beside)
+        onnx.load_external_data_for_model(model, str(file.parent))
+    except UsageError:
+        raise
     except Exception as error:  # protobuf, OS and onnx errors
         what = f"cannot read the ONNX file '{file}'"
         raise ModelError(what, because=parity.first_line(error)) from error
-    feeds = random_feeds(parity.session(file))
+    with runnable(file) as opened:
+        feeds = random_feeds(parity.session(opened))
     expected = parity.run(file, feeds)
     current = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if opset not in (None, current):
@@ -48,6 +53,14 @@ def to_onnx(source: str, out: str | Path, *, opset: int | None = None) -> Conver
     exporter = "copy" if opset in (None, current) else "version_converter"
     with staged(out) as written:
         large = model.ByteSize() > onnx.checker.MAXIMUM_PROTOBUF
+        if large:
+            require_apart([data_file(out)], beside)
         onnx.save(model, written, save_as_external_data=large, location=f"{out.name}.data")
         measured = parity.check(list(expected.values()), parity.run(written, feeds), where=source)
         return describe(written, source=source, out=out, framework="onnx", exporter=exporter, parity=measured)
+
+
+def _data_files(model: onnx.ModelProto, file: Path) -> list[Path]:
+    """Files beside the model that its weights stand in."""
+    entries = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
+    return [file.parent / name for name in {e.value for e in entries if e.key == "location"}]

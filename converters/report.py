@@ -39,8 +39,9 @@ class ConversionReport:
         inputs: the model's inputs in order.
         outputs: the model's outputs in order.
         max_abs_diff: greatest difference between source and file over the outputs, on random input.
-        scale: greatest absolute value in the source's outputs; zero makes the comparison say
-            nothing.
+        scale: greatest absolute value in the source's outputs.
+        zeros: outputs of which the source gave nothing but zeros, so that the comparison says nothing
+            about them.
     """
 
     source: str
@@ -52,6 +53,7 @@ class ConversionReport:
     outputs: tuple[TensorSpec, ...]
     max_abs_diff: float
     scale: float
+    zeros: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The report as a document with ``schema_version``."""
@@ -75,6 +77,7 @@ def describe(
         outputs=tuple(_spec(value) for value in model.graph.output),
         max_abs_diff=parity.max_abs_diff,
         scale=parity.scale,
+        zeros=parity.zeros,
     )
 
 

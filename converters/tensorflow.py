@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from graphprune.converters import parity
 from graphprune.converters import source as sources
+from graphprune.converters.dynamic import name_batch
 from graphprune.converters.quiet import quiet
 from graphprune.converters.report import ConversionReport, describe
 from graphprune.converters.sample import BATCH, random_feeds
@@ -21,6 +22,18 @@ from graphprune.errors import ModelError
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 OPSET = 18
 Function = Callable[[Mapping[str, parity.Array]], Sequence[parity.Array]]
+
+
+def _erfc(context: Any, node: Any, name: str, arguments: Any) -> Any:
+    """``1 - Erf(x)``: ONNX has no Erfc, which is what Keras makes a GELU of."""
+    kind = context.get_dtype(node.output[0])
+    one = context.make_const(f"{name}__one", np.ones((), onnx.helper.tensor_dtype_to_np_dtype(kind)))
+    context.remove_node(name)
+    erf = context.make_node("Erf", node.input, name=f"{name}__erf")
+    return context.make_node("Sub", [one.output[0], erf.output[0]], name=name, outputs=node.output)
+
+
+HANDLERS: dict[str, tuple[Callable[..., Any], list[Any]]] = {"Erfc": (_erfc, [])}
 
 
 def to_onnx(source: str, out: str | Path, *, opset: int | None = None) -> ConversionReport:
@@ -36,12 +49,13 @@ def to_onnx(source: str, out: str | Path, *, opset: int | None = None) -> Conver
             fails.
         ValidationError: the file computes something else than the source.
     """
-    _require()
     path = Path(source)
-    if path.is_dir() or path.suffix in KERAS_SUFFIXES:
-        if not path.exists():
-            msg = f"there is no file '{source}'"
-            raise ModelError(msg)
+    is_file = path.suffix in KERAS_SUFFIXES
+    if is_file and not path.exists():  # said before anybody installs TensorFlow for nothing
+        msg = f"there is no file '{source}'"
+        raise ModelError(msg)
+    require("tensorflow", "tf2onnx")
+    if path.is_dir() or is_file:
         with quiet():
             made = _load(path)
     else:
@@ -51,7 +65,7 @@ def to_onnx(source: str, out: str | Path, *, opset: int | None = None) -> Conver
 
 def export_made(made: Any, out: Path, *, source: str, opset: int | None = None) -> ConversionReport:
     """Converts a Keras model or a loaded SavedModel (``serving_default``); see :func:`to_onnx`."""
-    _require()
+    require("tensorflow", "tf2onnx")
     model = made[0] if isinstance(made, tuple) else made
     with quiet(), staged(out) as file:
         try:
@@ -66,7 +80,8 @@ def export_made(made: Any, out: Path, *, source: str, opset: int | None = None) 
         feeds = random_feeds(parity.session(file))
         expected, found = function(feeds), parity.run(file, feeds)
         measured = parity.check(expected, found, where=source)
-        _name_batch(proto, feeds, found)
+        arrays = {**feeds, **found}
+        name_batch(proto, {name for name, array in arrays.items() if array.shape[:1] == (BATCH,)})
         onnx.save(proto, file)
         return describe(
             file,
@@ -93,14 +108,25 @@ def _translate(model: Any, opset: int) -> tuple[onnx.ModelProto, Function]:
         def positional(*tensors: Any) -> Any:
             return serving(**dict(zip(names, tensors, strict=True)))
 
-        proto, _ = tf2onnx.convert.from_function(positional, signature, opset=opset)
+        proto, _ = tf2onnx.convert.from_function(
+            positional, signature, opset=opset, custom_op_handlers=HANDLERS
+        )
         call: Callable[..., Any] = positional
     else:
-        names = [tensor.name for tensor in _keras_inputs(model)]
-        proto, _ = tf2onnx.convert.from_keras(model, opset=opset)
+        inputs = _keras_inputs(model)
+        names = [tensor.name for tensor in inputs]
 
         def call(*tensors: Any) -> Any:
             return model(list(tensors) if len(tensors) > 1 else tensors[0], training=False)
+
+        try:
+            proto, _ = tf2onnx.convert.from_keras(model, opset=opset, custom_op_handlers=HANDLERS)
+        except KeyError:  # it looks for the outputs of a nested model under their inner names
+            signature = [tf.TensorSpec(t.shape, t.dtype, name=t.name) for t in inputs]
+            traced = tf.function(call, input_signature=signature)
+            proto, _ = tf2onnx.convert.from_function(
+                traced, signature, opset=opset, custom_op_handlers=HANDLERS
+            )
 
     given = [value.name for value in proto.graph.input]
     order = names if set(names) == set(given) else given
@@ -128,17 +154,6 @@ def _keras_inputs(model: Any) -> list[Any]:
     return list(inputs)
 
 
-def _name_batch(
-    proto: onnx.ModelProto, feeds: Mapping[str, parity.Array], found: Mapping[str, parity.Array]
-) -> None:
-    """Names the free first axes that were as long as the batch; tf2onnx calls them ``unk__12``."""
-    arrays = {**feeds, **found}
-    for value in (*proto.graph.input, *proto.graph.output):
-        dims = value.type.tensor_type.shape.dim
-        if dims and not dims[0].HasField("dim_value") and len(arrays[value.name]) == BATCH:
-            dims[0].dim_param = "batch"
-
-
 def _load(path: Path) -> Any:
     import tensorflow as tf
 
@@ -151,9 +166,14 @@ def _load(path: Path) -> Any:
         raise ModelError(what, because=parity.first_line(error)) from error
 
 
-def _require() -> None:
+def require(*packages: str) -> None:
+    """Imports them without their chatter.
+
+    Raises:
+        ModelError: one is not installed.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    for package in ("tensorflow", "tf2onnx"):
+    for package in packages:
         try:
             with quiet():
                 __import__(package)

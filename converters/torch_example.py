@@ -1,6 +1,6 @@
-"""Example inputs of a torch module: where they come from, how they are named, and a second batch.
+"""Example inputs of a torch module: how they are named, and the same at other sizes.
 
-Needs torch; only :mod:`graphprune.converters.torch` imports it.
+Needs torch; only the torch converters import it, within functions.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from inspect import Parameter
 from typing import Any
 
+import numpy as np
 import torch
 from graphprune.converters.dynamic import Axes
 
 from graphprune.errors import ModelError
-
-ATTRIBUTES = ("example_inputs", "example_input_array", "dummy_inputs")
 
 
 @dataclass(frozen=True)
@@ -77,26 +76,13 @@ class Example:
         return Example(self.signature, self.map(lambda name, _: tensors[name], constants=True))
 
 
-def find_inputs(module: Any, factory: Any, given: Any) -> Any:
-    """Example inputs: given ones first, then an attribute of the module or of its factory.
-
-    Raises:
-        ModelError: there are none.
-    """
-    if given is not None:
-        return given
-    for holder in (module, factory):
-        for attribute in ATTRIBUTES:
-            found = getattr(holder, attribute, None)
-            if found is not None:
-                return found() if inspect.ismethod(found) else found
-    what = "a torch module can't be exported without an example of its inputs"
-    hint = "let the factory return (module, example_inputs), or set module.example_inputs"
-    raise ModelError(what, hint=hint)
-
-
-def bind(module: Any, inputs: Any) -> Example:
+def bind(module: Any, inputs: Any, signature: inspect.Signature | None = None) -> Example:
     """Binds a tensor, a tuple of arguments or a mapping of keyword arguments to ``module.forward``.
+
+    Args:
+        module: the module.
+        inputs: its arguments.
+        signature: of ``forward``, where that can't be asked.
 
     Raises:
         ModelError: they do not fit the signature, or one is a container of tensors.
@@ -107,7 +93,9 @@ def bind(module: Any, inputs: Any) -> Example:
         kwargs = dict(inputs)
     else:
         args = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-    signature = inspect.signature(module.forward)
+    args = tuple(_tensor(value) for value in args)
+    kwargs = {name: _tensor(value) for name, value in kwargs.items()}
+    signature = signature or inspect.signature(module.forward)
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
@@ -129,6 +117,11 @@ def bind(module: Any, inputs: Any) -> Example:
     return example
 
 
+def _tensor(value: Any) -> Any:
+    """Arrays, as read from a file, are tensors to a module."""
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
 def resize_batch(example: Example, axes: Axes, batch: str | None, size: int) -> Example:
     """The same samples, repeated or cut to ``size`` along the batch axis and scaled apart.
 
@@ -148,6 +141,31 @@ def resize_batch(example: Example, axes: Axes, batch: str | None, size: int) -> 
         return picked * factors.reshape([-1 if a == axis else 1 for a in range(picked.ndim)])
 
     return Example(example.signature, example.map(resize, constants=True))
+
+
+def free_lengths(example: Example, axes: Axes, batch: str | None) -> dict[str, int]:
+    """Sizes of the free axes but the batch, by their names."""
+    return {
+        dim: tensor.shape[axis]
+        for name, tensor in example.tensors.items()
+        for axis, dim in axes[name].items()
+        if dim != batch
+    }
+
+
+def shortened(example: Example, axes: Axes, batch: str | None) -> Example | None:
+    """The same call with every free axis but the batch one shorter; None where there is none."""
+    lengths = free_lengths(example, axes, batch)
+    if not lengths or min(lengths.values()) <= 2:
+        return None
+
+    def cut(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        for axis, dim in axes[name].items():
+            if dim != batch:
+                tensor = tensor.narrow(axis, 0, tensor.shape[axis] - 1)
+        return tensor
+
+    return Example(example.signature, example.map(cut, constants=True))
 
 
 def flatten_outputs(result: Any, name: str = "output") -> dict[str, torch.Tensor]:

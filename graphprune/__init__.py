@@ -7,6 +7,9 @@ from graphprune.api import plan as plan
 from graphprune.api import prune as prune
 from graphprune.check import Difference as Difference
 from graphprune.converters import convert as convert
+from graphprune.converters.carrying.carry import carry as carry
+from graphprune.converters.recovery import RecoverResult as RecoverResult
+from graphprune.converters.recovery import recover as recover
 from graphprune.errors import GraphPruneError as GraphPruneError
 from graphprune.graph import DependencyGraph as DependencyGraph
 from graphprune.graph import analyze as analyze

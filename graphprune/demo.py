@@ -1,10 +1,10 @@
-"""The demo: the bundled trained model, cut to half its multiply-adds."""
+"""The demo: the bundled trained model, cut to half its multiply-adds; and, if wanted, trained a little."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,17 @@ from graphprune.compare import run, session
 from graphprune.model import Model, load
 from graphprune.models import demo_data, demo_model_path
 from graphprune.profile import profile
+from graphprune.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from graphprune.converters.recovery import RecoverResult
 
 TARGET = 0.5
 #: onnxruntime's convolution kernels work on blocks of channels; other widths take a slower path.
 ALIGN = 8
+#: The second step cuts so deep that there is something to recover, and trains for some seconds.
+DEEP = 0.1
+RECOVERY: dict[str, Any] = {"epochs": 60, "batch_size": 32, "lr": 3e-2, "augment": ("shift",), "threads": 1}
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,44 @@ def run_demo(out: Path) -> DemoReport:
         latency_ms_after=after,
         latency_ratio=relative.latency_ratio,
     )
+
+
+@dataclass(frozen=True)
+class RecoveryReport:
+    """The second step: a much smaller model, before and after it learned from the original."""
+
+    pruned: PruneResult
+    result: RecoverResult
+    accuracy_before: float
+    accuracy_after: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that was measured."""
+        return {
+            **self.result.to_json(),
+            "macs": [self.pruned.before.macs, self.pruned.after.macs],
+            "accuracy": [self.accuracy_before, self.accuracy_after],
+        }
+
+
+def recover_demo(out: Path, progress: Progress = silent) -> RecoveryReport:
+    """Cuts the bundled model to a tenth, then trains it on unlabelled images to answer as the original does.
+
+    Args:
+        out: the file to write.
+        progress: is told how far it is.
+
+    Raises:
+        ModelError: torch is not installed.
+    """
+    from graphprune.converters.recovery import recover
+
+    data, original = demo_data(), load(demo_model_path())
+    pruned = prune(original, out, target={"macs": DEEP})
+    before = _accuracy(load(out), data.images, data.labels)
+    small = load(out).to_proto()  # the file itself is replaced by the recovered one
+    result = recover(small, out, reference=original, data=data.calibration, progress=progress, **RECOVERY)
+    return RecoveryReport(pruned, result, before, _accuracy(result.model, data.images, data.labels))
 
 
 def _accuracy(

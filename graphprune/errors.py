@@ -6,6 +6,8 @@ Deep code raises with a short reason; the message always has the same four lines
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class GraphPruneError(Exception):
     """Base of every error that graphprune raises on purpose.
@@ -44,6 +46,20 @@ class ModelError(GraphPruneError):
     """The input file or object is wrong (exit 1)."""
 
     exit_code = 1
+
+
+class CarryError(ModelError):
+    """A plan can't be carried to a source: some of what it cuts was not found there (exit 1).
+
+    Args:
+        what: as for every error.
+        unmatched: ``(constant, use, reason)`` of all that was not found.
+        **lines: as for every error.
+    """
+
+    def __init__(self, what: str, unmatched: Sequence[tuple[str, str, str]], **lines: str | None) -> None:
+        super().__init__(what, **lines)
+        self.unmatched = tuple(unmatched)
 
 
 class CalibrationError(ModelError):

@@ -71,7 +71,12 @@ class InterfacePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A decision, ready to be saved, compared, applied again or carried to another framework."""
+    """A decision, ready to be saved, compared, applied again or carried to another framework.
+
+    Attributes:
+        model_file: the model's path as it was given; None for a model in memory. ``model_sha256`` tells
+            whether the file is still the same.
+    """
 
     model_sha256: str
     target: dict[str, float]
@@ -81,6 +86,7 @@ class Plan:
     schema_version: int = SCHEMA_VERSION
     options: dict[str, Any] = field(default_factory=dict)
     interface: list[InterfacePlan] = field(default_factory=list)
+    model_file: str | None = None
 
     def noting(self, **options: Any) -> Plan:
         """The same with these options on record."""
@@ -144,6 +150,7 @@ class Plan:
                 parameters=[_parameter(p, where) for p in document["parameters"]],
                 options=dict(document.get("options", {})),
                 interface=[_interface(e, where) for e in document.get("interface", [])],
+                model_file=_optional_text(document.get("model_file")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             message = "the plan is incomplete or malformed"
@@ -178,6 +185,11 @@ def _interface(entry: Mapping[str, Any], where: str) -> InterfacePlan:
     _check_keep(plan, where)
     _require(bool(plan.keep), f"'{plan.name}' keeps a position of axis {plan.axis}")
     return plan
+
+
+def _optional_text(entry: Any) -> str | None:
+    _require(entry is None or isinstance(entry, str), "'model_file' is null or a text")
+    return None if entry is None else str(entry)
 
 
 def _check_keep(plan: ParameterPlan | InterfacePlan, where: str) -> None:

@@ -44,6 +44,7 @@ def make_plan(
         parameters=_parameters(graph, removed),
         options=dict(options or {}),
         interface=interface_plan(Keeps(graph.analysis, removed)),
+        model_file=None if graph.model.path is None else str(graph.model.path),
     )
 
 

@@ -130,7 +130,7 @@ def infer_by_session(
     graph = onnx.GraphProto(name="node", node=[ir.serde.serialize_node(node)])
     for name, (dtype, shape) in inputs.items():
         if name in values:
-            graph.initializer.append(onnx.numpy_helper.from_array(values[name], name))
+            graph.initializer.append(array_proto(values[name], name))
         else:
             graph.input.append(onnx.helper.make_tensor_value_info(name, int(dtype), shape))
     graph.output.extend(onnx.ValueInfoProto(name=v.name) for v in node.outputs if v.name)
@@ -142,9 +142,16 @@ def infer_by_session(
     found: dict[str, tuple[ir.DataType, tuple[int, ...]]] = {}
     for output in session.get_outputs():
         kind = output.type.removeprefix("tensor(").removesuffix(")").upper()
-        if kind in ir.DataType.__members__ and all(isinstance(n, int) for n in output.shape):
+        # No shape at all (ops of ai.onnx.ml) looks like that of a scalar here.
+        shaped = bool(output.shape) and all(isinstance(n, int) for n in output.shape)
+        if kind in ir.DataType.__members__ and shaped:
             found[output.name] = (ir.DataType[kind], tuple(output.shape))
     return found
+
+
+def array_proto(array: np.ndarray, name: str) -> onnx.TensorProto:
+    """An array as a constant; texts, which numpy has types of their own for, as well."""
+    return onnx.numpy_helper.from_array(array.astype(object) if array.dtype.kind in "SU" else array, name)
 
 
 def named_proto(tensor: ir.TensorProtocol, name: str) -> onnx.TensorProto:

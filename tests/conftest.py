@@ -14,7 +14,7 @@ from graphprune.calibration import evidence
 # `networks` is importable from every test.
 sys.path.insert(0, str(Path(__file__).parent))
 
-FRAMEWORKS = ("torch", "tensorflow")
+FRAMEWORKS = ("torch", "tensorflow", "jax", "skl2onnx", "transformers")
 
 
 @pytest.fixture

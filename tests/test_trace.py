@@ -239,6 +239,30 @@ def test_contrib_ops_are_inferred() -> None:
     assert found.shapes["y"] == (*found.shapes["x"][:2], *(n - 20 for n in found.shapes["x"][2:]))
 
 
+def test_ops_whose_shape_onnxruntime_does_not_infer_either() -> None:
+    """No shape is not the shape of a scalar."""
+    scaler = onnx.helper.make_node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=[0.0], scale=[2.0])
+    values = [onnx.helper.make_tensor_value_info(name, 1, ["N", 6]) for name in ("x", "y")]
+    values.append(onnx.helper.make_tensor_value_info("z", 1, None))
+    nodes = [scaler, onnx.helper.make_node("Abs", ["y"], ["z"])]
+    opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("ai.onnx.ml", 1)]
+    graph = onnx.helper.make_graph(nodes, "scaled", values[:1], values[2:])
+    found = trace(load(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)))
+    assert found.shapes["y"] == found.shapes["z"] == found.shapes["x"]
+
+
+def test_texts_that_an_op_looks_up() -> None:
+    """Class names of a classifier are a constant of numpy's type for texts."""
+    pick = onnx.helper.make_node("ArrayFeatureExtractor", ["names", "i"], ["y"], domain="ai.onnx.ml")
+    names = onnx.helper.make_tensor("names", onnx.TensorProto.STRING, [2], [b"yes", b"no"])
+    index = onnx.helper.make_tensor_value_info("i", onnx.TensorProto.INT64, ["N"])
+    label = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.STRING, None)
+    opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("ai.onnx.ml", 1)]
+    graph = onnx.helper.make_graph([pick], "named", [index], [label], [names])
+    found = trace(load(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)))
+    assert found.shapes["i"] == (found.dims["N"],)
+
+
 def test_contrib_op_with_a_large_weight() -> None:
     source = onnx.parser.parse_model(
         """<ir_version: 9, opset_import: ["" : 17, "com.microsoft" : 1]>

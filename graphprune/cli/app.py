@@ -11,11 +11,13 @@ import typer
 
 from graphprune.cli import (
     analysis_commands,
+    carry_command,
     device_commands,
     info_commands,
     model_commands,
     profile_commands,
     prune_commands,
+    recover_command,
     run_commands,
     sweep_commands,
 )
@@ -49,6 +51,8 @@ for function in (
     profile_commands.profile,
     model_commands.convert,
     device_commands.calibrate_device,
+    carry_command.carry,
+    recover_command.recover,
     prune_commands.demo,
 ):
     app.command()(function)

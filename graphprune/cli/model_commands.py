@@ -13,6 +13,7 @@ from graphprune.cli.output import show, show_json, working
 from graphprune.cli.parameters import Json, ModelPath, OutPath, Seed
 from graphprune.errors import ValidationError
 from graphprune.report import SCHEMA_VERSION
+from graphprune.storage.writing import require_apart
 
 
 def check(
@@ -62,24 +63,38 @@ def check(
 def convert(
     source: Annotated[
         str,
-        typer.Argument(metavar="SOURCE", help="module:factory, a SavedModel, a .keras, .h5 or .onnx file."),
+        typer.Argument(
+            metavar="SOURCE",
+            help="module:factory, a .pt2, .pt, .keras, .h5, .onnx file, a SavedModel or transformers folder.",
+        ),
     ],
     out: OutPath,
     framework: Annotated[
-        str | None, typer.Option(help="torch, tensorflow or onnx; else told from SOURCE.")
+        str | None, typer.Option(help="torch, tensorflow, jax, sklearn or onnx; else told from SOURCE.")
     ] = None,
     exporter: Annotated[str, typer.Option(help="torch only: dynamo or torchscript.")] = "dynamo",
     dynamic: Annotated[
         list[str] | None,
-        typer.Option(metavar="INPUT:AXIS=NAME", help="torch only: a further symbolic axis. [repeatable]"),
+        typer.Option(metavar="INPUT:AXIS=NAME", help="torch, jax: a further symbolic axis. [repeatable]"),
+    ] = None,
+    fixed_batch: Annotated[
+        bool, typer.Option("--fixed-batch", help="torch, jax: only --dynamic axes are symbolic.")
+    ] = False,
+    inputs: Annotated[
+        Path | None, typer.Option(metavar="FILE.npz", help="Example inputs, arrays named as parameters.")
     ] = None,
     opset: Annotated[int | None, typer.Option(help="Opset version.")] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Load pickled objects and model code, which can run anything.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """From a framework to ONNX, compared with the source on random input."""
     from graphprune.converters import convert as to_onnx
     from graphprune.converters.dynamic import parse_dynamic
+    from graphprune.converters.example import read_inputs
 
+    require_apart([out], [] if inputs is None else [inputs])
     with working("converting"):
         report = to_onnx(
             source,
@@ -87,7 +102,10 @@ def convert(
             framework=framework,
             exporter=exporter,
             dynamic=parse_dynamic(dynamic or ()),
+            batch=None if fixed_batch else "batch",
             opset=opset,
+            inputs=None if inputs is None else read_inputs(inputs),
+            trust=trust,
         )
     if json:
         show_json(report.to_json())
@@ -96,3 +114,6 @@ def convert(
         f"{report.framework} ({report.exporter}), opset {report.opset}: {report.out}",
         f"largest difference from the source {report.max_abs_diff:.2g} at values up to {report.scale:.3g}",
     )
+    if report.zeros:
+        names = ", ".join(f"'{name}'" for name in report.zeros)
+        show(f"not proven: on random input the source gives nothing but zeros for {names}")

@@ -147,11 +147,18 @@ def demo(
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the pruned model.")] = Path(
         "out/digits_pruned.onnx"
     ),
+    recover: Annotated[
+        bool,
+        typer.Option("--recover", help="Second step, needs torch: cut deeper, then train on images."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Prunes the bundled trained model to half its MACs, and shows what became of it."""
-    from graphprune.demo import run_demo
+    from graphprune.converters.recovery import require_torch
+    from graphprune.demo import recover_demo, run_demo
 
+    if recover:
+        require_torch()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -161,8 +168,13 @@ def demo(
         ) from error
     with working("pruning the bundled model"):
         report = run_demo(out)
+    recovery = None
+    if recover:
+        with stages("recovering") as progress:
+            recovery = recover_demo(out.with_stem(f"{out.stem}_recovered"), progress)
     if json:
-        show_json({"schema_version": SCHEMA_VERSION, **report.to_json()})
+        second = {} if recovery is None else {"recovery": recovery.to_json()}
+        show_json({"schema_version": SCHEMA_VERSION, **report.to_json(), **second})
         return
     gain = report.accuracy_after - report.accuracy_before
     accuracy = (f"{report.accuracy_before:.1%}", f"{report.accuracy_after:.1%}", f"{gain:+.1%}")
@@ -173,6 +185,14 @@ def demo(
     ]
     result = report.result
     show(tables.before_after(result.before, result.after, extra), *sentences(result))
+    if recovery is not None:
+        kept = recovery.pruned.after.macs / recovery.pruned.before.macs
+        show(
+            f"second step: cut to {kept:.0%} of the MACs without samples, accuracy "
+            f"{recovery.accuracy_before:.1%}; after {recovery.result.seconds:.0f} s of training on "
+            f"{recovery.result.fitted} unlabelled images {recovery.accuracy_after:.1%}",
+            f"written: {recovery.result.output}",
+        )
 
 
 def _request(path: Path | None, latency: bool) -> ReportRequest | None:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from graphprune.runtime import Fragment, evaluate, infer_by_session
+from graphprune.runtime import Fragment, array_proto, evaluate, infer_by_session
 from graphprune.shapes.bodies import infer_bodies
 from graphprune.shapes.inference import SMALL_ELEMENTS, Inferred, Skeleton
 from graphprune.shapes.shape_ops import compute
@@ -142,7 +142,7 @@ class Propagation:
             return
         schema = onnx.defs.get_schema(node.op_type, self._model.opset_imports[""], "")
         types = {name: _type(*kind) for name, kind in kinds.items()}
-        data = {name: onnx.numpy_helper.from_array(a, name) for name, a in values.items()}
+        data = {name: array_proto(a, name) for name, a in values.items()}
         try:
             found = onnx.shape_inference.infer_node_outputs(
                 schema, ir.serde.serialize_node(node), types, data, opset_imports=self._opsets

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import onnx_ir as ir
 
-from graphprune.errors import ModelError
+from graphprune.errors import ModelError, UsageError
 from graphprune.storage.reading import tensors
 from graphprune.storage.streaming import Stream
 
@@ -41,6 +41,31 @@ def require_writable(path: Path) -> None:
         )
 
 
+def require_apart(written: Iterable[Path], read: Iterable[Path]) -> None:
+    """No file that is written is one that is read, nor another that is written.
+
+    Args:
+        written: the files to write; two that are the same are refused as well.
+        read: the files that the work reads.
+
+    Raises:
+        UsageError: two are the same file.
+    """
+    others = list(read)
+    for path in written:
+        for other in others:
+            if path.resolve() == other.resolve() or _same_file(path, other):
+                message = f"two of the files are the same: {path}, {other}"
+                because = "a file that is read is never changed"
+                raise UsageError(message, because=because, hint="another name for the output")
+        others.append(path)
+
+
+def data_file(path: Path) -> Path:
+    """Where the weights of a model stand that do not fit into its file."""
+    return path.with_name(path.name + ".data")
+
+
 def write(
     model: ir.Model,
     path: Path,
@@ -65,7 +90,7 @@ def write(
     # A tensor that is left in the source's data file would be looked for beside the new file.
     external = external or any(isinstance(tensor, ir.ExternalTensor) for tensor in stored)
     external = external or sum(tensor.nbytes for tensor in stored) > EMBED_LIMIT
-    data = path.with_name(path.name + ".data")
+    data = data_file(path)
     if path.is_dir():
         msg = f"cannot write '{path}'"
         raise ModelError(msg, because="it is a folder", hint="give a file name")

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 from graphprune.passes.criteria.activation import ActivationMean, ActivationNorm
+from graphprune.passes.criteria.at_start import ConnectionSensitivity, GradientFlow, SynapticFlow
 from graphprune.passes.criteria.blocks import Angular, BlockEffect
 from graphprune.passes.criteria.cfsp import CoarseToFine
 from graphprune.passes.criteria.combination import Combination
@@ -28,6 +29,7 @@ from graphprune.passes.criteria.norm_scale import NormScale
 from graphprune.passes.criteria.obs import OptimalBrainSurgeon
 from graphprune.passes.criteria.random_scores import Random
 from graphprune.passes.criteria.structures import Structures
+from graphprune.passes.criteria.taylor import Fisher, Taylor
 from graphprune.passes.criteria.wanda import Wanda
 
 from graphprune.calibration.evidence import Evidence
@@ -58,8 +60,10 @@ CRITERIA: Mapping[str, Callable[[int], Criterion]] = {
     "contiguous": lambda seed: Contiguous(),
     "dfpc": lambda seed: DataFreeBound(),
     "expert-subset": lambda seed: expert_subset(),
+    "fisher": Fisher,
     "flap": lambda seed: Fluctuation(),
     "fpgm": lambda seed: GeometricMedian(),
+    "grasp": GradientFlow,
     "l1": lambda seed: Magnitude(1),
     "l2": lambda seed: Magnitude(2),
     "lamp": lambda seed: Lamp(),
@@ -68,7 +72,10 @@ CRITERIA: Mapping[str, Callable[[int], Criterion]] = {
     "reap": lambda seed: reap_criterion(),
     "routing-frequency": lambda seed: routing_frequency(),
     "sensitivity": lambda seed: MeasuredEffect(),
+    "snip": ConnectionSensitivity,
     "structures": lambda seed: Structures(),
+    "synflow": SynapticFlow,
+    "taylor": Taylor,
     "variance": lambda seed: VarianceError(),
     "wanda": lambda seed: Wanda(),
 }

@@ -158,6 +158,7 @@ def test_plan_file(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-
             "parameters": [{"name": str, "axis": int, "size": int, "keep": [int],
                             "uses": (list, type(None)), "groups": [str]}],
             "interface": [{"name": str, "kind": str, "axis": int, "size": int, "keep": [int]}],
+            "model_file": str,
         },
     )  # fmt: skip
     before, after = onnx.load(model), onnx.load(tmp_path / "o.onnx")
@@ -203,7 +204,8 @@ def test_profile(cli, save: Save) -> None:  # type: ignore[no-untyped-def]
         "latency_ms": {"p50": float, "p90": float, "p95": float, "p99": float, "mean": float, "least": float,
                        "most": float}, "throughput_per_s": float, "load_ms": float, "energy_j": dict,
         "peak_rss_bytes": (int, type(None)), "ops": [{"op_type": str, "ms": float, "share": float}],
-        "layers": [{"name": str, "op_type": str, "provider": str, "ms": float, "share": float, "origins": [str]}],
+        "layers": [{"name": str, "op_type": str, "provider": str, "ms": float, "share": float,
+                    "origins": [str]}],
     }  # fmt: skip
     (run,) = found["runs"]
     typed(without_more(run, shape), shape)

@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from graphprune.converters import ConversionReport, convert
+from same_network import assert_same, expected_dense, expected_image, images, record, rows
 
 from graphprune.errors import ModelError
 
@@ -56,7 +57,21 @@ def test_a_broken_file(tmp_path: Path) -> None:
     assert not (tmp_path / "m.onnx").exists()
 
 
+def test_a_scalar_output_and_one_of_zeros(tmp_path: Path) -> None:
+    report = convert(f"{FACTORIES}:scalar", tmp_path / "m.onnx")
+    number, silent = report.outputs
+    assert (number.shape, silent.shape) == ((), ("batch", 2))
+    assert report.zeros == (silent.name,)
+
+
 def test_a_model_without_inputs(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="Sequential has no inputs yet"):
         convert(f"{FACTORIES}:unbuilt", tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_same_networks_are_pruned_the_same(tmp_path: Path) -> None:
+    convert(f"{FACTORIES}:same_dense", tmp_path / "dense.onnx")
+    assert_same(record(tmp_path / "dense.onnx", rows()), expected_dense())
+    convert(f"{FACTORIES}:same_image", tmp_path / "image.onnx")
+    assert_same(record(tmp_path / "image.onnx", images().transpose(0, 2, 3, 1)), expected_image())

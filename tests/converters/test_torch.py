@@ -9,6 +9,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from graphprune.converters import convert
+from same_network import assert_same, expected_dense, expected_image, images, record, rows
 
 from graphprune.errors import ModelError, UsageError, ValidationError
 
@@ -23,6 +24,19 @@ EXPORTERS = ("dynamo", "torchscript")
 
 def source(name: str) -> str:
     return f"{FACTORIES}:{name}"
+
+
+def test_every_part_is_in_its_own_mode_again(tmp_path: Path) -> None:
+    import torch
+    from graphprune.converters.torch import export_module
+
+    frozen = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout()).eval()
+    module = torch.nn.Sequential(frozen, torch.nn.Linear(4, 2))
+    assert module.training
+    export_module(module, torch.ones(2, 4), tmp_path / "m.onnx", source="test", exporter="torchscript")
+    assert module.training
+    assert module[1].training
+    assert not any(part.training for part in frozen.modules())
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS)
@@ -107,3 +121,11 @@ def test_refusals_say_why_and_write_nothing(
     with pytest.raises(error, match=f"(?m){text}"):
         convert(source(name), tmp_path / "x.onnx", **options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_the_same_networks_are_pruned_the_same(tmp_path: Path, exporter: str) -> None:
+    convert(source("same_dense"), tmp_path / "dense.onnx", exporter=exporter)
+    assert_same(record(tmp_path / "dense.onnx", rows()), expected_dense())
+    convert(source("same_image"), tmp_path / "image.onnx", exporter=exporter)
+    assert_same(record(tmp_path / "image.onnx", images()), expected_image())

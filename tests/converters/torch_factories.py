@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import same_network
 import torch
 from torch import nn
 
@@ -92,3 +94,71 @@ class Sorts(nn.Module):
 
 def cannot_export() -> tuple[nn.Module, torch.Tensor]:
     return Sorts(), torch.randn(2, 3, 3)
+
+
+def linear(weight: np.ndarray, bias: np.ndarray) -> nn.Linear:
+    layer = nn.Linear(*weight.shape)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weight.T))
+        layer.bias.copy_(torch.from_numpy(bias))
+    return layer
+
+
+def same_dense() -> tuple[nn.Module, torch.Tensor]:
+    a, b, c = (linear(*layer) for layer in same_network.dense_layers())
+    return nn.Sequential(a, nn.ReLU(), b, nn.ReLU(), c), torch.from_numpy(same_network.rows())
+
+
+class SameImage(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        convolutions, head = same_network.image_layers()
+        self.layers = nn.ModuleList(self.layer(c) for c in convolutions)
+        self.head = linear(*head)
+
+    @staticmethod
+    def layer(numbers: same_network.Convolution) -> nn.Sequential:
+        size, before = numbers.kernel.shape[:2]
+        conv = nn.Conv2d(before, size, 3, padding=1, bias=False)
+        norm = nn.BatchNorm2d(size, eps=same_network.EPSILON)
+        with torch.no_grad():
+            for parameter, array in (
+                (conv.weight, numbers.kernel),
+                (norm.weight, numbers.gamma),
+                (norm.bias, numbers.beta),
+                (norm.running_mean, numbers.mean),
+                (norm.running_var, numbers.variance),
+            ):
+                parameter.copy_(torch.from_numpy(array))
+        return nn.Sequential(conv, norm)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a, b, c, d = self.layers
+        stem = a(x).relu()
+        h = nn.functional.max_pool2d((stem + c(b(stem).relu())).relu(), 2)
+        return self.head(d(h).relu().mean((2, 3)))
+
+
+def same_image() -> tuple[nn.Module, torch.Tensor]:
+    return SameImage(), torch.from_numpy(same_network.images())
+
+
+def half() -> tuple[nn.Module, torch.Tensor]:
+    module, example = same_image()
+    return module.half(), example.half()
+
+
+def brain() -> tuple[nn.Module, torch.Tensor]:
+    module, example = same_image()
+    return module.bfloat16(), example.bfloat16()
+
+
+class FrozenLength(nn.Module):
+    """Correct in torch at any length; a tracer writes the length it saw as a number."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sum(1) / float(x.shape[1])
+
+
+def frozen_length() -> tuple[nn.Module, torch.Tensor]:
+    return FrozenLength(), torch.ones(2, 5, 3)

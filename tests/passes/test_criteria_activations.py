@@ -29,6 +29,7 @@ from graphprune.calibration.evidence import Evidence
 
 pytestmark = pytest.mark.usefixtures("all_fitted")
 ACTIVATIONS = ["act-mean", "act-norm", "cfsp", "flap", "variance", "wanda"]
+NEED_TORCH = {"fisher", "grasp", "snip", "synflow", "taylor"}
 
 
 def scores_of(criterion: str, evidence: Evidence, group: str) -> np.ndarray:
@@ -207,7 +208,10 @@ def test_a_branch_that_adds_nothing_scores_nothing() -> None:
     assert scores[group_of(evidence, "b.up:1").units].min() > 1e-3
 
 
-@pytest.mark.parametrize("criterion", sorted(CRITERIA))
+@pytest.mark.parametrize(
+    "criterion",
+    [pytest.param(n, marks=pytest.mark.torch) if n in NEED_TORCH else n for n in sorted(CRITERIA)],
+)
 @pytest.mark.parametrize(
     "name", ["cnn", "dense", "depthwise_se", "grouped", "attention", "grouped_query", "group_norm", "flatten"]
 )

@@ -1,0 +1,1 @@
+"""A plan carried back: the source framework's own parameters, cut as the ONNX file was."""
