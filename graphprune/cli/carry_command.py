@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from graphprune.cli.output import count, log, show, show_json, working
+from graphprune.amounts import count
+from graphprune.cli.output import log, show, show_json, working
 from graphprune.cli.parameters import Json, OutPath
 from graphprune.cli.tables import shape
 from graphprune.converters.carrying.carry_report import SCHEMA_VERSION, CarryReport
