@@ -164,7 +164,7 @@ def test_prune_writes_model_and_plan(cli, save: Save, tmp_path: Path) -> None:  
         lines[0],
     )
     assert lines[1] == "this says nothing about accuracy: evaluate the pruned model on your data"
-    assert lines[2].startswith("widths that are no multiple of 8 can run slower than before: --align 8")
+    assert lines[2].startswith("widths that are no multiple of 8 can run slower than before: --align auto")
     assert f"written: {tmp_path / 'out.onnx'}" in done.out.replace("\n", "")
     sha256 = hashlib.sha256((tmp_path / "cnn.onnx").read_bytes()).hexdigest()
     expected = f"graphprune {gp.__version__}, onnxruntime {ort.__version__}, model sha256 {sha256}\n"
