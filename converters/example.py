@@ -26,6 +26,13 @@ def split_made(made: Any, inputs: Any = None) -> tuple[Any, Any]:
     return made, inputs
 
 
+def arguments_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Example inputs as positional and keyword arguments: one value, a sequence, or a mapping by name."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,), {}
+
+
 def find_inputs(model: Any, factory: Any, given: Any, *, what: str = "torch module") -> Any:
     """Example inputs: given ones first, then an attribute of the model or of its factory.
 

@@ -12,7 +12,7 @@ import onnx
 from graphprune.converters import parity
 from graphprune.converters import source as sources
 from graphprune.converters.dynamic import Axes, resolve
-from graphprune.converters.example import CHECKED_BATCH, find_inputs, resized, split_made
+from graphprune.converters.example import CHECKED_BATCH, arguments_of, find_inputs, resized, split_made
 from graphprune.converters.quiet import quiet
 from graphprune.converters.report import ConversionReport, describe
 from graphprune.converters.staging import staged
@@ -114,12 +114,7 @@ def _bind(call: Function, inputs: Any) -> tuple[Function, dict[str, parity.Array
     """``call`` as a function of arrays alone, and the arrays by the names of its parameters."""
     import jax
 
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = {}
-    if isinstance(inputs, Mapping):
-        kwargs = dict(inputs)
-    else:
-        args = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    args, kwargs = arguments_of(inputs)
     signature = inspect.signature(call)
     try:
         bound = signature.bind(*args, **kwargs)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from graphprune.converters.dynamic import Axes
+from graphprune.converters.example import arguments_of
 
 from graphprune.errors import ModelError
 
@@ -87,12 +88,7 @@ def bind(module: Any, inputs: Any, signature: inspect.Signature | None = None) -
     Raises:
         ModelError: they do not fit the signature, or one is a container of tensors.
     """
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = {}
-    if isinstance(inputs, Mapping):
-        kwargs = dict(inputs)
-    else:
-        args = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    args, kwargs = arguments_of(inputs)
     args = tuple(_tensor(value) for value in args)
     kwargs = {name: _tensor(value) for name, value in kwargs.items()}
     signature = signature or inspect.signature(module.forward)
