@@ -100,12 +100,13 @@ def pruned(subject: Subject, ratio: float, round_to: int | None) -> Any:
     import torch_pruning as tp
 
     network = copy.deepcopy(subject.network)
-    pruner = tp.pruner.MetaPruner(
-        network, tuple(subject.inputs.values()), importance=tp.importance.MagnitudeImportance(p=2),
-        pruning_ratio=ratio, ignored_layers=subject.ignored(network), round_to=round_to,
-        **subject.options(network),
-    )  # fmt: skip
-    pruner.step()
+    with torch.enable_grad():  # its dependency graph is read off autograd
+        pruner = tp.pruner.MetaPruner(
+            network, tuple(subject.inputs.values()), importance=tp.importance.MagnitudeImportance(p=2),
+            pruning_ratio=ratio, ignored_layers=subject.ignored(network), round_to=round_to,
+            **subject.options(network),
+        )  # fmt: skip
+        pruner.step()
     subject.mend(network)
     return network
 

@@ -108,7 +108,7 @@ def test_unreadable_amounts_are_refused(amount: str) -> None:
 
 
 def test_unknown_and_missing_targets_are_refused() -> None:
-    with pytest.raises(UsageError, match="unknown target 'latency'"):
-        fractions({"latency": 0.5}, DENSE)
+    with pytest.raises(UsageError, match="unknown target 'energy'"):
+        fractions({"energy": 0.5}, DENSE)
     with pytest.raises(UsageError, match="no target given"):
         fractions({}, DENSE)

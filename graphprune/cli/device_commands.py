@@ -39,6 +39,7 @@ def calibrate_device(
     from graphprune.device.plot import draw, require_plotting
     from graphprune.device.profiles import Profile
 
+    kept: Path | None
     for path in (out, plot):
         if path is not None:
             require_writable(path)

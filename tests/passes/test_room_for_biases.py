@@ -11,8 +11,8 @@ from graphprune.passes.allocators import Allocation, Limits
 from networks import build, feeds, initializer
 
 import graphprune as gp
-from graphprune.cost import Cost, measure
-from graphprune.rewrite import cut
+from graphprune.cost import Cost
+from graphprune.pruning import cost_of, cut_and_leave_room
 
 
 def no_biases() -> onnx.ModelProto:
@@ -70,7 +70,7 @@ def test_without_room_there_are_no_new_biases(metric: str) -> None:
     scores = np.zeros(len(graph.analysis.algebra))
     most = Allocation(groups, scores, Limits(0.5), graph, {"params": 0.999}).largest_cut
     dense = graph.cost.evaluate()
-    limit = kept(measure(cut(graph.analysis, most)), dense, metric)
+    limit = kept(cost_of(cut_and_leave_room(graph, most), None), dense, metric)
     result = gp.prune(model, target={metric: limit}, floor=0.5, calibration=data)
     assert kept(result.after, dense, metric) <= limit
     assert "new_biases" in result.plan.options["allocation"]

@@ -40,6 +40,11 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def without_answers(folder: Path) -> list[str]:
+    """What is in a folder but for an answer that was just fetched, which goes a moment later."""
+    return [name for name in names(folder) if name != "outputs.npz"]
+
+
 def left(folder: Path) -> list[str]:
     """What is in a folder, once what runs there had time to go."""
     for _ in range(100):
