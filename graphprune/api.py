@@ -263,5 +263,5 @@ def prune(
     )  # fmt: skip
     if asked_report is not None:
         setup = {key: limits[key] for key in ("provider", "threads", "batch", "on") if limits.get(key)}
-        write_report(graph, result, asked_report, source, dims, setup)
+        write_report(graph, result, asked_report, source, setup)
     return result

@@ -8,7 +8,7 @@ from typing import Any
 
 from graphprune.device.options import Tuning
 from graphprune.device.tuning import aligned, latency_goal
-from graphprune.errors import CalibrationError, ModelError, TargetError, UsageError
+from graphprune.errors import CalibrationError, DeviceError, ModelError, TargetError, UsageError
 from graphprune.graph import DependencyGraph
 from graphprune.passes.allocators import ALLOCATORS, Allocation, Limits
 from graphprune.passes.compensators import COMPENSATORS
@@ -72,7 +72,12 @@ def decide(
         allocator = ALLOCATORS[asked.recipe.allocator]
         streams = evidence.streams() if asked.recipe.spares_streams else None
         solve = solver(allocation, allocator, streams)
-        removed = goal.meet(targets["latency"], solve) if goal is not None else solve(None)
+        if goal is None:
+            removed = solve(None)
+        else:
+            others = {metric: share for metric, share in targets.items() if metric != "latency"}
+            most = replace(allocation, targets=others).largest_cut
+            removed = goal.meet(targets["latency"], solve, most)
     kinds = selection.kinds
     options: dict[str, Any] = {
         **asked.options(), "align": multiples or limits.align, "floor": limits.floor, "seed": asked.seed,
@@ -105,6 +110,8 @@ def decide_or_fall_back(
     selection, within, tuning = bounds(**limits)
     try:
         return decide(graph, asked, target, selection, within, tuning), asked
+    except DeviceError:  # nothing about the model: no reason to make less of it
+        raise
     except ModelError as error:
         if asked.calibration is not None or not asked.is_default:
             raise

@@ -141,7 +141,10 @@ def carry_out(
         error = Effect(evidence).of(pruned)
         errors = (error, error) if np.isfinite(error) else None
     after = cost_of(pruned, dims, stream)
-    decision = replace(decision, reached={**decision.reached, **reached(after, before)})
+    known = dict(decision.reached)
+    if followed is not None and followed.model_sha256 != graph.sha256:
+        known.pop("latency", None)  # measured on another file
+    decision = replace(decision, reached={**known, **reached(after, before)})
     note_origin(pruned, graph, followed or decision, after)
     if output is not None:
         pruned.save(output, stream=Stream(pruned.ir))

@@ -15,6 +15,7 @@ from graphprune.calibration.samples import SampleSource
 from graphprune.clock import Clock
 from graphprune.decision import bounds, decide_or_fall_back
 from graphprune.declarations import DeclarationSource
+from graphprune.device.sizes import axes_of
 from graphprune.errors import DeviceError, ModelError, TargetError, UsageError
 from graphprune.family import Point, SweepResult, best
 from graphprune.graph import DependencyGraph, analyze
@@ -127,7 +128,7 @@ def sweep(
     _save(result, folder)  # whatever happens while it is measured
     if measure:
         setup = {key: limits[key] for key in ("provider", "threads", "batch", "on") if limits.get(key)}
-        result = _timed(result, dims, setup)
+        result = _timed(result, setup)
         _save(result, folder)
     return result
 
@@ -136,13 +137,14 @@ def _save(result: SweepResult, folder: Path) -> None:
     write_text(folder / "sweep.json", json.dumps(result.to_json(), indent=1) + "\n", "the result")
 
 
-def _timed(result: SweepResult, dims: Mapping[str, int] | None, setup: Mapping[str, Any]) -> SweepResult:
+def _timed(result: SweepResult, setup: Mapping[str, Any]) -> SweepResult:
     """With the latency of all models, their runs in alternation."""
     files = [point.output for point in result.points]
     try:
-        timed = profile(files, dims=dict(dims or {}), ops=False, **setup)
-    except DeviceError:
-        raise
+        timed = profile(files, dims=axes_of(result.graph, setup.get("batch", 1)), ops=False, **setup)
+    except DeviceError as error:
+        hint = "all models are written, their latencies are missing: graphprune profile measures them"
+        raise DeviceError(error.what, where=error.where, because=error.because, hint=hint) from error
     except ModelError as error:  # operators that the runtime does not know
         return replace(result, not_measured=str(error))
     ratios = {pair.run: pair.paired_ratio for pair in timed.relative if pair.reference_run == 0}

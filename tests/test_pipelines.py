@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -79,6 +80,20 @@ def test_action_prunes(action: dict[str, Any], tmp_path: Path) -> None:
     assert float(outputs["kept-macs"]) <= 0.7
     assert Path(outputs["result"]).is_file()
     assert (tmp_path / "r.html").is_file()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_action_reads_every_line(action: dict[str, Any], tmp_path: Path) -> None:
+    onnx.save(NETWORKS["cnn"](), tmp_path / "m.onnx")
+    done = prune_step(
+        action, tmp_path, MODEL="m.onnx", OUT="o.onnx", TARGET="macs=90%\nparams=60%\n",
+        OPTIONS="--criterion l2\n--floor 0\n",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "graphprune.json").read_text("utf-8"))
+    assert document["target"] == {"macs": 0.9, "params": 0.6}
+    assert document["options"]["floor"] == 0
+    assert document["reached"]["params"] <= 0.6
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")

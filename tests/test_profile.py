@@ -17,7 +17,7 @@ from rich.console import Console
 
 from graphprune.errors import ModelError, UsageError
 from graphprune.profile import profile, render
-from graphprune.profiling.feeds import batch_of, make_feeds
+from graphprune.profiling.feeds import batch_of, declared_inputs, describe, make_feeds
 from graphprune.profiling.notes import conditions_of
 from graphprune.profiling.timing import measure
 from graphprune.runner.timing import alternate
@@ -143,6 +143,15 @@ class TestFeeds:
         assert batch_of(feeds(text, tmp_path)) == 8
         with pytest.raises(ModelError, match=r"takes no batch of 4(.|\n)*fixed at 8"):
             feeds(text, tmp_path, batch=4)
+
+    def test_axes_without_a_name(self) -> None:
+        value = onnx.helper.make_tensor_value_info("x", 1, [None, 3, None])
+        graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["x2"])], "m", [value], [])
+        inputs = declared_inputs(onnx.helper.make_model(graph).SerializeToString())
+        assert describe(inputs, 2, None)[0]["shape"] == [2, 3, 128]
+        assert describe(inputs, 2, {"x:0": 4, "x:2": 9})[0]["shape"] == [4, 3, 9]
+        with pytest.raises(UsageError, match="no input has a symbolic axis 'x:1'"):
+            describe(inputs, 2, {"x:1": 4})
 
     def test_an_unknown_axis_name(self, tmp_path: Path) -> None:
         text = "m (float[B, S] x) => (float[B, S] y) { y = Relu (x) }"

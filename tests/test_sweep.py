@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from networks import NETWORKS, feeds, run
 
 import graphprune as gp
 from graphprune.calibration import moments
-from graphprune.errors import CalibrationError, TargetError, UsageError
+from graphprune.errors import CalibrationError, DeviceError, TargetError, UsageError
 from graphprune.family import Point, best
 from graphprune.quality import Judge, Quality
 
@@ -107,6 +108,19 @@ def test_latency_is_measured_for_all(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8")) == json.loads(
         json.dumps(result.to_json())
     )
+
+
+def test_a_device_that_is_gone_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*given: object, **options: object) -> None:
+        message = "the link was lost"
+        raise DeviceError(message, hint="nothing was written")
+
+    monkeypatch.setattr(sys.modules["graphprune.sweep"], "profile", lost)
+    with pytest.raises(DeviceError, match=r"the link was lost(.|\n)*all models are written") as caught:
+        gp.sweep(NETWORKS["cnn"](), tmp_path, targets=["80%"], criterion="l2", floor=0.0)
+    assert "nothing was written" not in str(caught.value)
+    assert (tmp_path / "model-macs-80.onnx").is_file()
+    assert (tmp_path / "sweep.json").is_file()
 
 
 def test_what_can_not_be_reached_is_said_and_the_rest_is_there(tmp_path: Path) -> None:

@@ -224,6 +224,7 @@ def document(result: api.PruneResult) -> dict[str, Any]:
         "after": asdict(result.after),
         "kept": result.after.ratio(result.before),
         "target": result.plan.target,
+        "reached": dict(result.plan.reached),
         "groups": [asdict(g) for g in result.plan.groups],
         "interface": [asdict(e) for e in result.plan.interface],
         "verify": asdict(result.verdict) if result.verdict is not None else None,

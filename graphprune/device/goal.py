@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,15 @@ import numpy.typing as npt
 from graphprune.device.layers import find_layers
 from graphprune.device.pieces import Piece
 from graphprune.device.protocol import Device, Job
+from graphprune.device.sizes import axes_of, batch_in, sizes_of
 from graphprune.device.store import known_times
-from graphprune.device.table import LatencyTable
+from graphprune.device.table import LatencyTable, Part
 from graphprune.errors import TargetError
 from graphprune.graph import DependencyGraph
 from graphprune.groups import Group
 from graphprune.passes.allocators.limits import Limits
 from graphprune.progress import Progress
 from graphprune.rewrite import cut
-from graphprune.shapes.sizes import Interface
 from graphprune.shapes.trace import trace
 
 Removed = npt.NDArray[np.bool_]
@@ -39,6 +39,10 @@ _SECONDS = 4.0
 _SLACK = 2e-3
 #: Corrections change the table's budget by no more than this factor at a time.
 _LARGEST_STEP = 2.0
+#: Estimates have to differ by this part of them before a line is drawn through two measurements.
+_APART = 0.02
+#: Cuts that are too slow before the largest one is asked whether the target can be met at all.
+_PATIENCE = 4
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,9 @@ class LatencyGoal:
     """
 
     def __init__(self, graph: DependencyGraph, device: Device, batch: int, progress: Progress) -> None:
-        self._graph, self._device, self._batch, self._progress = graph, device, batch, progress
-        interface = Interface(graph.model.ir)
-        own = {d.name: batch for d in interface.dims if d.role == "batch"}
-        self._sizes = {**graph.analysis.trace.nominal_dims, **own}
+        self._graph, self._device, self._progress = graph, device, progress
+        self._sizes, self._batch = sizes_of(graph, batch), batch_in(graph, batch)
+        self._axes = axes_of(graph, batch)
         self._known: dict[bytes, float] = {}
         self.rounds: list[Round] = []
         self._table: LatencyTable | None = None
@@ -81,12 +84,10 @@ class LatencyGoal:
         if path is None:
             path = Path(folder) / "original.onnx"
             self._graph.model.save(path)
-        return self._job(path)
+        return replace(self._job(path), comes_again=True)
 
     def _job(self, path: Path) -> Job:
-        # An axis without a name can't be given a size: it gets the same one by default.
-        named = {name: size for name, size in self._sizes.items() if ":" not in name}
-        return Job(path, self._batch, named)
+        return Job(path, self._batch, self._axes)
 
     @cached_property
     def dense_ms(self) -> float:
@@ -135,15 +136,17 @@ class LatencyGoal:
             self._known[key] = float(np.median(pairs))
         return self._known[key]
 
-    def meet(self, wanted: float, solve: Solve) -> Removed:
+    def meet(self, wanted: float, solve: Solve, most: Removed) -> Removed:
         """The cut whose measured latency is nearest below what is wanted.
 
-        The table is asked for a fraction, the cut that comes of it is measured, and the ratio of the two
-        corrects the next question; aims that were too slow and fast enough close in on each other.
+        The table is asked for a fraction, the cut that comes of it is measured, and the ratio of the two, or
+        the line through two such cuts, corrects the next question; aims that were too slow and fast enough
+        close in on each other.
 
         Args:
             wanted: fraction of the original's latency.
             solve: finds the best cut for a fraction by the table.
+            most: the largest cut.
 
         Raises:
             TargetError: no cut is so fast; says where the time goes that can't be cut.
@@ -151,7 +154,9 @@ class LatencyGoal:
         table = self._table
         assert table is not None
         low, high = 0.0, 1.0  # aims that were fast enough, and that were not
-        aim = max(wanted, table(table.most) * (1 + _SLACK))
+        least = table(most) * (1 + _SLACK)
+        aim = max(wanted, least)
+        points: list[tuple[float, float]] = []
         best: tuple[float, Removed] | None = None
         for number in range(_ROUNDS):
             self._progress("measuring cuts", number, _ROUNDS)
@@ -169,11 +174,12 @@ class LatencyGoal:
             if is_met and measured >= wanted * (1 - TOLERANCE):
                 break
             low, high = (max(low, aim), high) if is_met else (low, min(high, aim))
-            step = float(np.clip(wanted / measured, 1 / _LARGEST_STEP, _LARGEST_STEP))
-            corrected = estimated * step
+            points.append((estimated, measured))
+            corrected = _corrected(points, wanted)
+            if best is None and len(points) >= _PATIENCE:
+                corrected = least
             if not low < corrected < high:
                 corrected = (low + high) / 2
-            least = table(table.most) * (1 + _SLACK)
             if corrected < least and aim <= least:
                 break
             corrected = max(corrected, least)
@@ -182,15 +188,20 @@ class LatencyGoal:
             aim = corrected
         self._progress("measuring cuts", _ROUNDS, _ROUNDS)
         if best is None:
-            raise self._out_of_reach(wanted)
+            raise self._out_of_reach(wanted, most)
         return best[1]
 
-    def _out_of_reach(self, wanted: float) -> TargetError:
+    def _out_of_reach(self, wanted: float, most: Removed) -> TargetError:
         assert self._table is not None
         table, dense = self._table, self.dense_ms
-        reached = min(self.measure(table.most), *(r.measured for r in self.rounds))
-        parts = [part for part in table.parts() if part.least_ms > 0]
-        stays = sum(part.least_ms for part in parts)
+        stays = self.measure(most)
+        reached = min(stays, *(r.measured for r in self.rounds))
+        # The table explains what stays; what it can't explain is there at any width.
+        explained = max(table(most), 1e-9)
+        shrink = min(stays / explained, 1.0)
+        parts = [Part(p.name, p.ms, p.least_ms * shrink) for p in table.parts(most)]
+        parts.append(Part("what no layer's table explains", dense, dense * (stays - explained * shrink)))
+        parts = sorted((p for p in parts if p.least_ms > 1e-9 * dense), key=lambda p: -p.least_ms)
         shown = ", ".join(f"{part.name} {part.least_ms:.3g} ms" for part in parts[:4])
         blocked = [g for g in self._graph.groups if not g.prunable]
         reasons = list(dict.fromkeys(g.reason or "" for g in sorted(blocked, key=lambda g: -g.size)))[:2]
@@ -198,7 +209,7 @@ class LatencyGoal:
         return TargetError(
             message,
             where=f"the fastest cut that was measured takes {reached:.1%} of the original's time",
-            because=f"{stays / dense:.0%} of the time stays when all goes that may: {shown}"
+            because=f"{stays:.0%} of the time stays when all goes that may: {shown}"
             + (f"; blocked: {'; '.join(reasons)}" if reasons else ""),
             hint="a larger target, a --floor below 0.1, or --kinds with 'blocks' among them",
         )
@@ -213,3 +224,21 @@ class LatencyGoal:
             "table_covers": round(self._table.covered, 4) if self._table is not None else None,
             "rounds": [asdict(entry) for entry in self.rounds],
         }
+
+
+def _corrected(points: Sequence[tuple[float, float]], wanted: float) -> float:
+    """What to ask the table for, after cuts whose ``(estimated, measured)`` fractions are known.
+
+    With one cut, the table is wrong by a factor.  With two, what every run takes besides is told apart: the
+    line through the last and, if it is there, the nearest one on the other side of the target.
+    """
+    estimated, measured = points[-1]
+    factor = float(np.clip(wanted / measured, 1 / _LARGEST_STEP, _LARGEST_STEP))
+    # Of cuts that are nearly the same, noise makes the slope.
+    others = [p for p in points[:-1] if abs(p[0] - estimated) > _APART * estimated]
+    others = [p for p in others if (p[1] - measured) * (p[0] - estimated) > 0]
+    if not others:
+        return estimated * factor
+    across = [p for p in others if (p[1] > wanted) != (measured > wanted)]
+    e, m = min(across, key=lambda p: abs(p[1] - wanted)) if across else others[-1]
+    return estimated + (wanted - measured) * (e - estimated) / (m - measured)

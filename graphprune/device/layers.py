@@ -19,6 +19,7 @@ from graphprune.storage.constants import is_constant
 
 #: Operators that are timed on their own.
 TIMED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
 #: Operators that move nothing, or that a runtime folds into the layer before.
 _FREE = frozenset({
     "BatchNormalization", "Cast", "Constant", "ConstantOfShape", "Dropout", "Flatten", "Identity", "Reshape",
@@ -79,10 +80,15 @@ class Layer:
 
     @property
     def has_groups(self) -> bool:
-        """Is it a convolution of several groups of several channels?"""
-        if self.node.op_type not in ("Conv", "ConvTranspose"):
+        """Is it a convolution of several groups, each of more than one channel in and one out?"""
+        if self.node.op_type not in _CONVOLUTIONS or self._groups == 1:
             return False
-        return self.node.attributes.get_int("group", 1) > 1 and self.operands[1][0][1].size > 1
+        first, second = (size.size for size in self.operands[1][0][:2])
+        return (first, second) != (self._groups, 1)
+
+    @property
+    def _groups(self) -> int:
+        return self.node.attributes.get_int("group", 1)
 
     @property
     def is_tabled(self) -> bool:
@@ -96,8 +102,9 @@ class Layer:
             for sizes, constant, dtype in self.operands
         )
         attributes = dict(self.attributes)
-        if self.node.op_type == "Conv":
-            attributes["group"] = max(operands[0].shape[1] // operands[1].shape[1], 1)
+        if self.node.op_type in _CONVOLUTIONS:
+            is_depthwise = self._groups > 1 and not self.has_groups
+            attributes["group"] = operands[0].shape[1] if is_depthwise else self._groups
         return Piece(self.node.op_type, operands, tuple(sorted(attributes.items())), self.tail, self.rank)
 
 

@@ -18,6 +18,7 @@ from graphprune.errors import ModelError
 from graphprune.profiling.feeds import make_feeds
 from graphprune.profiling.providers import device_name, find_provider, open_session
 from graphprune.profiling.timing import measure
+from graphprune.runner.serving import cores
 
 #: Providers whose kernels run while the profiler waits; others start them and go on.
 _WAITS = ("cpu", "xnnpack")
@@ -58,6 +59,7 @@ class LocalDevice:
             version=str(ort.__version__),
             provider=self._name,
             threads=self._threads,
+            cores=cores(),
         )
 
     def measure(self, jobs: Sequence[Job], *, seconds: float = 3.0) -> list[Times]:

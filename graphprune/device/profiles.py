@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.resources import files
 from pathlib import Path
@@ -105,8 +105,12 @@ def measure_profile(
     """
     curves = measure_curves(device, dtypes, quick=quick, progress=progress)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    origin = f"measured {now}" + (", the quick way" if quick else "")
-    return Profile(device.identity, now, tuple(curves), quick, origin=origin)
+    return Profile(device.identity, now, tuple(curves), quick, origin=_origin(now, quick=quick))
+
+
+def _origin(date: str, *, quick: bool) -> str:
+    """The same words when it is measured and when it is found again: plans hold them, and are hashed."""
+    return f"measured {date}" + (", the quick way" if quick else "")
 
 
 def keep_profile(profile: Profile) -> Path:
@@ -129,7 +133,8 @@ def find_profile(device: Device, progress: Progress) -> Profile:
     path = cache_folder(device.identity) / _NAME
     document = read_json(path)
     if document is not None:
-        return Profile.from_json(document, f"measured {document.get('date')}, {path}")
+        found = Profile.from_json(document, str(path))
+        return replace(found, origin=_origin(found.date, quick=found.is_quick))
     for shipped in shipped_profiles():
         if is_alike(shipped.identity, device.identity):
             return shipped

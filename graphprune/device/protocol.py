@@ -24,6 +24,8 @@ class Identity:
         version: of the runtime.
         provider: short name of the execution provider.
         threads: within an operator; None: as the runtime chooses.
+        cores: that it can choose from, where the choice is its own; two machines of one processor's name
+            may differ in that.
     """
 
     device: str
@@ -32,12 +34,15 @@ class Identity:
     version: str
     provider: str
     threads: int | None
+    cores: int | None = None
 
     @property
     def key(self) -> str:
         """A short name for files, different for different machines and settings."""
-        text = repr(sorted(asdict(self).items())).encode()
-        return sha256(text).hexdigest()[:16]
+        known = asdict(self)
+        if self.threads is not None or self.cores is None:
+            del known["cores"]
+        return sha256(repr(sorted(known.items())).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
         """For documents."""
@@ -47,7 +52,8 @@ class Identity:
     def from_json(cls, document: Mapping[str, Any]) -> Identity:
         """The inverse of :meth:`to_json`."""
         names = ("device", "runtime", "version", "provider", "threads")
-        return cls(flags=tuple(document["flags"]), **{name: document[name] for name in names})
+        known = {name: document[name] for name in names}
+        return cls(flags=tuple(document["flags"]), cores=document.get("cores"), **known)
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,13 @@ class Job:
         model: an ONNX file, with its external data where the file says; or the bytes of one.
         batch: size of symbolic first axes.
         dims: sizes of other symbolic axes, by name.
+        comes_again: will it be timed more than once?  Then it stays on the device in between.
     """
 
     model: Path | bytes
     batch: int = 1
     dims: Mapping[str, int] = field(default_factory=dict)
+    comes_again: bool = False
 
 
 @dataclass(frozen=True)

@@ -50,11 +50,16 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
         OSError: the folder can't be written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
+    file = tempfile.NamedTemporaryFile(  # noqa: SIM115 (it is renamed, or removed below)
         "w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False
-    ) as file:
-        json.dump(document, file, indent=1)
-    Path(file.name).replace(path)
+    )
+    try:
+        with file:
+            json.dump(document, file, indent=1)
+        Path(file.name).replace(path)
+    except BaseException:
+        Path(file.name).unlink(missing_ok=True)
+        raise
 
 
 def known_times(

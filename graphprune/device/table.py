@@ -40,7 +40,7 @@ class Part:
     Attributes:
         name: of the layer.
         ms: of the original.
-        least_ms: when all goes that may.
+        least_ms: behind the cut.
     """
 
     name: str
@@ -54,13 +54,12 @@ class LatencyTable:
     Args:
         graph: of the model.
         layers: of the model.
-        most: the largest cut: tables reach so far.
+        most: all units that may go: tables reach so far.
         step: how coarse the widths of an axis are.
         timer: measures pieces.
         dense_ms: measured latency of the original.
 
     Attributes:
-        most: the largest cut.
         measured: milliseconds of all pieces, by their keys.
     """
 
@@ -107,7 +106,7 @@ class LatencyTable:
         self._other_elements = max(self._elements(none), 1e-9)
         self._layer_ms = float(self.layer_times(none).sum())
         self._dense_ms = dense_ms
-        self.most, self._none = most, none
+        self._none = none
 
     def _measure(self, tabled: Sequence[Sequence[Any]], timer: Timer) -> Numbers:
         times = np.full((len(self._layers), POINTS_ALONE, POINTS_ALONE), np.nan)
@@ -181,15 +180,15 @@ class LatencyTable:
         other = self.other_ms * self._elements(removed) / self._other_elements
         return (layers + other) / (self._layer_ms + self.other_ms)
 
-    def parts(self) -> list[Part]:
-        """Layers with what they take before and after the largest cut, the slowest after it first."""
-        before, after = self.layer_times(self._none), self.layer_times(self.most)
+    def parts(self, removed: Removed) -> list[Part]:
+        """Layers with what they take before and after a cut, the slowest after it first."""
+        before, after = self.layer_times(self._none), self.layer_times(removed)
         scale = self._dense_ms / (self._layer_ms + self.other_ms)
         found = [
             Part(layer.name, float(b * scale), float(a * scale))
             for layer, b, a in zip(self._layers, before, after, strict=True)
         ]
-        rest = self._elements(self.most) / self._other_elements
+        rest = self._elements(removed) / self._other_elements
         found.append(Part("all other nodes", self.other_ms * scale, self.other_ms * scale * rest))
         return sorted(found, key=lambda part: -part.least_ms)
 

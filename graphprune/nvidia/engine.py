@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,9 @@ def build(model: Path, precision: str | None, shapes: Shapes, cache: Path | None
         what = f"TensorRT cannot build an engine of '{model}'"
         raise ModelError(what, because="its own messages stand above")
     if cache is not None:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        cache.write_bytes(bytes(config.get_timing_cache().serialize()))
+        with suppress(OSError):  # a home that can't be written to costs time, nothing else
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            cache.write_bytes(bytes(config.get_timing_cache().serialize()))
     return bytes(plan)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from graphprune.errors import ModelError
 from graphprune.nvidia.engine import Shapes
+from graphprune.profiling.feeds import declared_inputs
 from graphprune.runner.timing import Blockwise
 
 _PRECISIONS = {None: [], "fp32": ["--noTF32"], "fp16": ["--fp16"], "int8": ["--fp16", "--int8"]}
@@ -38,6 +40,9 @@ class TrtexecRun(Blockwise):
         cache: Path | None,
     ) -> None:
         self._model = model
+        # It takes no shapes for what has no symbolic axis.
+        free = {v.name for v in declared_inputs(model) if any(not isinstance(d, int) for d in v.shape)}
+        shapes = {name: three for name, three in shapes.items() if name in free}
         self._folder = tempfile.TemporaryDirectory(prefix="graphprune-")
         self._engine = Path(self._folder.name) / "model.engine"
         words = [
@@ -51,8 +56,9 @@ class TrtexecRun(Blockwise):
                 sizes = ",".join(f"{name}:{_sizes(three[number])}" for name, three in shapes.items())
                 words.append(f"--{kind}Shapes={sizes}")
         if cache is not None:
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            words.append(f"--timingCacheFile={cache}")
+            with suppress(OSError):  # a home that can't be written to costs time, nothing else
+                cache.parent.mkdir(parents=True, exist_ok=True)
+                words.append(f"--timingCacheFile={cache}")
         self._run(words)
         self._shapes = ",".join(f"{v['name']}:{_sizes(v['shape'])}" for v in inputs if v["name"] in shapes)
 

@@ -103,7 +103,12 @@ def describe(inputs: Sequence[Any], batch: int, dims: Mapping[str, int] | None) 
         ModelError: an input is not a tensor of a plain type, or the batch is fixed at another size.
         UsageError: ``dims`` names no symbolic axis.
     """
-    names = {dim for value in inputs for dim in value.shape if isinstance(dim, str)}
+    names = {
+        _name(value, axis)
+        for value in inputs
+        for axis, dim in enumerate(value.shape)
+        if not isinstance(dim, int)
+    }
     unknown = set(dims or ()) - names - {part for name in names for part in _terms(name)}
     if unknown:
         what = f"no input has a symbolic axis '{min(unknown)}'"
@@ -132,6 +137,12 @@ def _check_batch(inputs: Sequence[Any], batch: int) -> None:
         raise ModelError(what, because=because, hint=f"--batch {firsts[0]}")
 
 
+def _name(value: Any, axis: int) -> str:
+    """Of a symbolic axis; one without a name is ``input:axis``."""
+    dim = value.shape[axis]
+    return dim if isinstance(dim, str) else f"{value.name}:{axis}"
+
+
 def _terms(dim: str) -> list[str]:
     """``past + current`` as its two names."""
     return [part.strip() for part in dim.split("+")]
@@ -143,7 +154,7 @@ def _shape(value: Any, sizes: Mapping[str, int], batch: int) -> list[int]:
         if isinstance(dim, int):
             shape.append(dim)
         elif dim is None:
-            shape.append(batch if axis == 0 else _guess(value))
+            shape.append(sizes.get(_name(value, axis), batch if axis == 0 else _guess(value)))
         elif dim in sizes:
             shape.append(sizes[dim])
         else:

@@ -62,8 +62,12 @@ class AdbBench:
     def __enter__(self) -> AdbBench:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._shell(f"rm -rf {shlex.quote(str(self._folder))}")
+    def __exit__(self, kind: object, *exception: object) -> None:
+        try:
+            self._shell(f"rm -rf {shlex.quote(str(self._folder))}")
+        except DeviceError:
+            if kind is None:  # else what went wrong first says more
+                raise
 
     @cached_property
     def information(self) -> dict[str, Any]:
@@ -72,7 +76,8 @@ class AdbBench:
         chip = self._shell("getprop ro.soc.model").strip()
         features = re.search(r"Features\s*:(.*)", self._shell("cat /proc/cpuinfo"))
         return {
-            "onnxruntime": "unknown",
+            # The tool does not tell; what was timed with another build of it is no use.
+            "onnxruntime": f"unknown, {self._build()}",
             "python": "none",
             "numpy": "none",
             "providers": list(_PROVIDERS),
@@ -81,6 +86,11 @@ class AdbBench:
             "machine": self._shell("uname -m").strip(),
             "card": None,
         }
+
+    def _build(self) -> str:
+        """A checksum of the tool and its library."""
+        files = " ".join(shlex.quote(str(self._tools / name)) for name in (TOOL, "libonnxruntime.so"))
+        return self._shell(f"cat {files} 2>/dev/null | cksum").split()[0]
 
     def measure(
         self, setups: Sequence[Setup], shared: dict[str, Any], progress: Progress | None = None

@@ -10,6 +10,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from graphprune.errors import UsageError
 from graphprune.remote.bundle import BOOTSTRAP
 
+#: What stands around the host.
+_HOST = re.compile(r"^.*@|:\d*$")
 FORMS = "ssh://user@host[:port][/folder][?python=…], adb:serial, docker:image, cmd:launcher"
 #: Options of an address, behind its question mark.
 OPTIONS = ("python", "known_hosts", "identity", "folder", "timeout")
@@ -91,7 +93,9 @@ def _ssh(text: str, known_hosts: str | None) -> Address:
         port = parts.port
     except ValueError as error:
         raise _unreadable(text, str(error)) from error
-    host, user = parts.hostname or "", unquote(parts.username or "")
+    # Not `hostname`, which is in small letters: names in ~/.ssh/config are as they were written there.
+    host = _HOST.sub("", parts.netloc) if parts.hostname else ""
+    host, user = host.strip("[]"), unquote(parts.username or "")
     if not re.fullmatch(r"[\w.:%-]+", host) or host.startswith("-"):
         raise _unreadable(text, f"'{host}' is no host")
     if parts.password is not None:

@@ -67,9 +67,13 @@ class RemoteBench:
         found, payload = self._ask("outputs", setup, **fields)
         return dict(zip(found["names"], _from_npz(payload), strict=True))
 
-    def forget(self, models: Sequence[bytes]) -> None:
+    def forget(self, models: Sequence[Path | bytes]) -> None:
         """Removes files there that nobody asks for again."""
-        self.link.forget({digest_of(model) for model in models})
+        files: set[Path | bytes] = set(models)
+        for model in models:
+            if isinstance(model, Path):
+                files |= {model.parent / location for location in external_files(model)}
+        self.link.forget({digest_of(file) for file in files})
 
     def send_model(self, model: Path | bytes) -> dict[str, Any]:
         """Sends an ONNX file with its external data, and says how requests name it."""

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from graphprune.device.local import known_flags
 from graphprune.device.protocol import Identity, Job, Times
-from graphprune.errors import DeviceError
+from graphprune.errors import ModelError
 from graphprune.profiling.feeds import declared_inputs, describe
 from graphprune.profiling.providers import device_name, find_provider
 from graphprune.profiling.setups import Setup
@@ -72,6 +72,7 @@ class RemoteDevice:
             version=str(there["onnxruntime"]),
             provider=self._name,
             threads=self._threads,
+            cores=there.get("cores"),
         )
 
     def measure(self, jobs: Sequence[Job], *, seconds: float = 3.0) -> list[Times]:
@@ -98,7 +99,7 @@ class RemoteDevice:
         return Setup(job.model, self._name, self._provider, self._threads, job.batch, inputs)
 
     def _forget(self, jobs: Sequence[Job]) -> None:
-        """Graphs that were made to be timed fill the disk over there."""
+        """Graphs and cuts that were made to be timed fill the disk over there."""
         if isinstance(self._bench, RemoteBench):
-            with suppress(DeviceError):
-                self._bench.forget([job.model for job in jobs if isinstance(job.model, bytes)])
+            with suppress(ModelError):  # a lost link among them; what went wrong before says more
+                self._bench.forget([job.model for job in jobs if not job.comes_again])

@@ -98,7 +98,8 @@ def silent(address: Address, seconds: float, doing: str) -> DeviceError:
     """No answer and no progress."""
     what = f"{_name(address)} does not answer"
     because = f"nothing was heard for {seconds:g} seconds"
-    return DeviceError(what, where=doing, because=because, hint=f"?timeout={2 * seconds:g} in the address")
+    hint = f"?timeout={2 * seconds:g} in the address" if address.kind != "cmd" else _AGAIN
+    return DeviceError(what, where=doing, because=because, hint=hint)
 
 
 def other_protocol(address: Address, theirs: object, ours: int) -> DeviceError:
@@ -114,6 +115,8 @@ def answered(address: Address, error: Mapping[str, str], doing: str | None, hint
     """The runner refused a request."""
     kind, text = error.get("kind", ""), error.get("text", "")
     what, usual = _ANSWERS.get(kind, ("the runner on {target} failed", None))
+    if address.kind == "cmd" and usual is not None:  # which takes no options: its environment says where
+        usual = usual.replace("?folder=/path", "TMPDIR=/path in its environment")
     return DeviceError(what.format(target=_name(address)), where=doing, because=text, hint=hint or usual)
 
 

@@ -63,7 +63,8 @@ def page(title: str, sections: Sequence[Section]) -> str:
         ),
         tag("nav", contents, aria_label="Contents"),
         tag(
-            "noscript", tag("p", "Without JavaScript the pictures can't be explored; the tables hold it all.")
+            "noscript",
+            tag("p", "Without JavaScript the pictures can't be explored; tables have layers and groups."),
         ),
         tag("main", main, id="content", tabindex="-1"),
         tag("script", Markup(script)),

@@ -11,8 +11,11 @@ from typing import Any
 
 from graphprune.amounts import count, size
 from graphprune.cost import Cost
+from graphprune.device.sizes import axes_of
+from graphprune.errors import ModelError
 from graphprune.graph import DependencyGraph
 from graphprune.model import Model
+from graphprune.origin import Origin
 from graphprune.planner import removed_units
 from graphprune.pruning import PruneResult
 from graphprune.reporting.content import structure
@@ -36,7 +39,6 @@ def write_report(
     result: PruneResult,
     request: ReportRequest,
     source: Model,
-    dims: Mapping[str, int] | None = None,
     setup: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the report; the file appears whole or not at all.
@@ -46,15 +48,28 @@ def write_report(
         result: what was done.
         request: where to, and whether to measure.
         source: the original.
-        dims: sizes for symbolic dimensions.
         setup: where latency is measured, if it is: provider, threads, batch, on.
 
     Raises:
         ModelError: the path can't be written, or a model that is to be measured does not run.
     """
     wanted = request.latency or "latency" in result.plan.target
-    latencies = measured(source, result.model, result.output, dims, setup) if wanted else None
+    latencies = _latencies(graph, result, source, setup or {}) if wanted else None
     write_text(request.path, report(graph, result, request, latencies), "the report")
+
+
+def _latencies(
+    graph: DependencyGraph, result: PruneResult, source: Model, setup: Mapping[str, Any]
+) -> Latencies:
+    """Of both models, at the sizes that their costs are counted at."""
+    sizes = axes_of(graph, setup.get("batch", 1))
+    try:
+        return measured(source, result.model, result.output, sizes, setup)
+    except ModelError as error:
+        if result.output is None:
+            raise
+        hint = f"'{result.output}' is written, only the report is missing: again, or without --report"
+        raise type(error)(error.what, where=error.where, because=error.because, hint=hint) from error
 
 
 def report(
@@ -111,11 +126,12 @@ def _bar(share: float) -> Markup:
 
 def origin(result: PruneResult, command: str | None, source: Path | None) -> Markup:
     """Everything that is needed to do it again."""
+    noted = Origin.read(result.model.ir)  # with a given plan, that one's
     rows: list[tuple[str, Any]] = [
         ("original", code(str(source)) if source is not None else "an object in memory"),
         ("SHA-256 of the original", code(result.source_sha256)),
         ("written", code(str(result.output)) if result.output is not None else "nothing"),
-        ("SHA-256 of the plan", code(result.plan.sha256)),
+        ("SHA-256 of the plan", code(noted.plan_sha256 if noted is not None else result.plan.sha256)),
         ("target", _amounts(result.plan.target)),
         ("reached", _amounts(result.plan.reached)),
         ("graphprune", VERSION),

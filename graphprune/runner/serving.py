@@ -18,7 +18,7 @@ from typing import Any
 from graphprune.runner.alone import alone, alone_here
 from graphprune.runner.meters import card_says, frequency, temperature
 from graphprune.runner.sessions import Refused, feeds, first_line, open_session, runtime
-from graphprune.runner.store import CHUNK, Source, Store
+from graphprune.runner.store import CHUNK, Source, Store, is_full
 from graphprune.runner.timing import measure
 from graphprune.runner.tracing import trace
 
@@ -157,12 +157,19 @@ def information(folder: Path) -> dict[str, Any]:
         "processor": processor(),
         "features": features(),
         "card": card_says("name"),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "memory_bytes": memory,
         "free_disk_bytes": shutil.disk_usage(str(folder)).free,
         "mhz": frequency(),
         "celsius": temperature(),
     }
+
+
+def cores() -> int | None:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def processor() -> str:
@@ -200,6 +207,8 @@ def error_of(error: BaseException) -> dict[str, Any]:
         return found if error.number is None else {**found, "number": error.number}
     if isinstance(error, MemoryError):
         return {"kind": "memory", "text": first_line(error)}
+    if isinstance(error, OSError) and is_full(error):
+        return {"kind": "disk-full", "text": first_line(error)}
     return {"kind": "internal", "text": traceback.format_exc().strip().splitlines()[-1]}
 
 

@@ -112,7 +112,7 @@ class Store:
         folder.mkdir()
         for name, digest in files.items():
             place = folder / name
-            if folder not in place.resolve().parents:
+            if folder.resolve() not in place.resolve().parents:
                 text = f"'{name}' leads out of the folder"
                 raise Refused(text, "request")
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -137,9 +137,13 @@ class Store:
 
 
 def _refusal(error: OSError, where: Path) -> Refused:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     text = f"{where}: {error.strerror or error}"
-    return Refused(text, "disk-full" if full else "no-folder")
+    return Refused(text, "disk-full" if is_full(error) else "no-folder")
+
+
+def is_full(error: OSError) -> bool:
+    """Is there no room on the disk, or none for this user?"""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _lock(file: Any) -> bool:

@@ -121,6 +121,8 @@ def lower_bound(tables: Tables, choice: Choice) -> float | None:
     units = np.concatenate([np.zeros(0, np.int32), *(g.units for g in tables.allocation.groups)])
     if np.isin(units, list(tables.allocation.graph.analysis.spans)).any():
         return None  # with a block or an expert whole layers go: no product of widths
+    if tables.allocation.latency is not None:
+        return None  # nor is what a machine takes
     known = [choice, *(np.rint(tables.smallest * part).astype(np.int64) for part in np.linspace(0, 1, 5))]
     found = []
     n = len(tables.allocation.targets)

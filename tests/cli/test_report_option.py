@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import graphprune as gp
+
 Save = Callable[[str], Path]
 OPTIONS = ("--target", "macs=70%", "--criterion", "l2", "--floor", "0")
 
@@ -16,7 +18,12 @@ def test_prune_and_apply_write_it(cli, save: Save, tmp_path: Path) -> None:  # t
     text = page.read_text(encoding="utf-8")
     assert f"graphprune prune {model} {tmp_path / 'o.onnx'} --target macs=70%" in text
     assert cli("apply", plan, model, tmp_path / "b.onnx", "--report", tmp_path / "b.html").code == 0
-    assert "graphprune apply" in (tmp_path / "b.html").read_text(encoding="utf-8")
+    again = (tmp_path / "b.html").read_text(encoding="utf-8")
+    assert "graphprune apply" in again
+    for output, page_of in (("o.onnx", text), ("b.onnx", again)):  # the hash that the file itself has
+        origin = gp.info(tmp_path / output).pruned
+        assert origin is not None
+        assert origin.plan_sha256 in page_of
 
 
 def test_wrong_places(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -11,7 +12,7 @@ from pretended_device import PretendedDevice
 from graphprune.device.local import LocalDevice
 from graphprune.device.pieces import Operand, Piece, graph_of, time_pieces
 from graphprune.device.protocol import Identity
-from graphprune.device.store import cache_folder, known_times
+from graphprune.device.store import cache_folder, known_times, write_json
 
 
 def conv(inner: int, outer: int, groups: int = 1, dtype: int = onnx.TensorProto.FLOAT) -> Piece:
@@ -63,6 +64,12 @@ def test_without_a_profiler_whole_graphs_are_timed() -> None:
         assert here[piece] == pytest.approx(there[piece], rel=0.05)
 
 
+def test_a_graph_without_its_layer_still_reads() -> None:
+    """Also where the weight stands first."""
+    first = Piece("MatMul", (Operand((24, 16), True), Operand((1, 16, 8), False)), rank=3)
+    onnx.checker.check_model(onnx.load_from_string(graph_of([first], is_empty=True)), full_check=True)
+
+
 def test_times_are_kept_by_device(cache: Path) -> None:
     device = PretendedDevice()
     first = known_times(device, [conv(32, 48)])
@@ -103,3 +110,14 @@ def test_every_setting_has_a_key_of_its_own() -> None:
     ]
     assert len({base.key, *(other.key for other in others)}) == 6
     assert Identity.from_json(base.to_json()) == base
+    # Where the runtime chooses, it chooses by what there is.
+    two, four = (Identity("a", ("avx2",), "onnxruntime", "1.0", "cpu", None, cores) for cores in (2, 4))
+    assert two.key != four.key
+    assert replace(two, threads=1).key == replace(four, threads=1).key == base.key
+    assert Identity.from_json(two.to_json()) == two
+
+
+def test_a_cache_without_room_leaves_no_pieces(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"a": object()})
+    assert list(tmp_path.iterdir()) == []

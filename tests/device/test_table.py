@@ -10,10 +10,12 @@ import onnx
 import pytest
 from graphprune.passes.allocators import Limits
 from latency_networks import attention, convolutions
+from networks import build
 from pretended_device import PretendedDevice
 
 from graphprune.device.goal import LatencyGoal
 from graphprune.device.layers import find_layers
+from graphprune.device.local import LocalDevice
 from graphprune.device.pieces import Piece
 from graphprune.device.table import POINTS, LatencyTable, grid
 from graphprune.graph import DependencyGraph, analyze
@@ -66,6 +68,30 @@ def test_layers_of_convolutions() -> None:
     assert [o.shape for o in piece.operands] == [(1, 24, 16, 16), (40, 24, 1, 1), (40,)]
     others = {node.op_type for node, _ in found.others}
     assert others == {"Add", "GlobalAveragePool"}
+
+
+def test_groups_of_convolutions_are_right_at_any_width() -> None:
+    """A runtime refuses what does not fit: channels that groups don't divide, biases of another length."""
+    body = """
+        a0 = Conv<pads: ints = [1, 1, 1, 1]>(x, a.w) a = Relu(a0)
+        b = ConvTranspose<group: int = 16, strides: ints = [2, 2]>(a, b.w, b.b)
+        c = Conv<group: int = 16, pads: ints = [1, 1, 1, 1]>(b, c.w, c.b)
+        d = ConvTranspose<group: int = 4>(c, d.w, d.b) y = Conv(d, e.w)"""
+    weights = {
+        "a.w": (16, 4, 3, 3), "b.w": (16, 1, 2, 2), "b.b": (16,), "c.w": (32, 1, 3, 3), "c.b": (32,),
+        "d.w": (32, 2, 1, 1), "d.b": (8,), "e.w": (4, 8, 1, 1),
+    }  # fmt: skip
+    graph = analyze(load(build("(float[1, 4, 8, 8] x) => (float[1, 4, 16, 16] y)", body, weights)))
+    layers = {v.name: v for v in find_layers(graph, graph.analysis.trace.nominal, everything(graph)).timed}
+    groups = {name: layer.has_groups for name, layer in layers.items() if "Conv_y" not in name}
+    assert groups == {
+        "Conv_a0": False, "ConvTranspose_b": False, "Conv_c": True, "ConvTranspose_d": True,
+    }  # fmt: skip
+    assert dict(layers["ConvTranspose_b"].piece([7]).attributes)["group"] == 7
+    device = LocalDevice(threads=1)
+    goal = LatencyGoal(graph, device, 1, silent)
+    goal.__dict__["dense_ms"] = 1.0
+    assert goal.table(Selection().choose(graph), Limits(0.1, 4)).measured
 
 
 def test_layers_of_attention() -> None:

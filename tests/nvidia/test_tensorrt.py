@@ -65,15 +65,30 @@ def test_no_driver() -> None:
         Card()
 
 
-@pytest.mark.skipif(not ABSENT, reason="the Python package comes first")
-def test_trtexec(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command lines, and the reading of what it writes; the program is a stand-in."""
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a stand-in for the program is asked, one line each time."""
     program, log = tmp_path / "bin" / "trtexec", tmp_path / "log"
     program.parent.mkdir()
     program.write_text(TRTEXEC.replace("PYTHON", sys.executable).replace("LOG", repr(str(log))))
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return log
+
+
+@pytest.mark.skipif(not ABSENT, reason="the Python package comes first")
+def test_trtexec_is_told_no_shapes_of_fixed_inputs(tmp_path: Path, log: Path) -> None:
+    """It refuses them: a static model does not take explicit shapes."""
+    text = '<ir_version: 8, opset_import: ["" : 17]> m (float[2, 4] x) => (float[2, 4] y) { y = Relu (x) }'
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "fixed.onnx")
+    assert profile([tmp_path / "fixed.onnx"], provider="trt", repeat=5).runs
+    assert not [word for line in log.read_text().splitlines() for word in json.loads(line) if "hapes" in word]
+
+
+@pytest.mark.skipif(not ABSENT, reason="the Python package comes first")
+def test_trtexec(model: Path, tmp_path: Path, log: Path) -> None:
+    """The command lines, and the reading of what it writes."""
     report = profile([model], provider="trt", precision="fp16", batch=[1, 8], dims={"S": [16, 64]}, repeat=20)
     assert [run.latency_ms.p50 for run in report.runs] == [2.5] * 4
     assert [run.repeat for run in report.runs] == [20] * 4

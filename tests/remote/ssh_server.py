@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -58,7 +59,8 @@ class Server:
         """Kills the processes that serve a connection, as when the link breaks; how many."""
         children = _children(self.process.pid)
         for pid in children:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ended by itself since
+                os.kill(pid, signal.SIGKILL)
         return len(children)
 
     def stop(self) -> None:

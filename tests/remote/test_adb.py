@@ -84,6 +84,18 @@ def test_a_model_that_does_not_run(phone: Path, tmp_path: Path) -> None:
     assert [path.name for path in phone.iterdir()] == ["onnxruntime_perf_test"]
 
 
+def test_what_went_wrong_first_is_said(phone: Path, tmp_path: Path) -> None:
+    """Also where the phone is gone in the end."""
+    adb = tmp_path / "bin" / "adb"
+    adb.write_text(adb.read_text().replace("\nshell) ", "\nshell) case $2 in rm*) exit 1;; esac; "))
+    path = saved(SMALL.replace("Neg (h)", "Conv (h, h)"), tmp_path / "wrong.onnx")
+    with pytest.raises(DeviceError, match=r"does not run on 'SERIAL'"):
+        profile([path], on="adb:SERIAL", repeat=2)
+    good = saved(SMALL, tmp_path / "good.onnx")
+    with pytest.raises(DeviceError, match=r"adb fails for 'SERIAL'"):
+        profile([good], on="adb:SERIAL", repeat=2)
+
+
 def test_no_tool(phone: Path, model: Path) -> None:
     (phone / "onnxruntime_perf_test").unlink()
     with pytest.raises(DeviceError, match=r"no onnxruntime_perf_test(.|\n)*adb push"):

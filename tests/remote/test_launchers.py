@@ -20,7 +20,7 @@ from graphprune.remote.address import parse
 from graphprune.remote.bench import RemoteBench
 from graphprune.remote.bundle import BOOTSTRAP, MODULES, script
 from graphprune.remote.device import RemoteDevice
-from graphprune.remote.link import Link
+from graphprune.remote.link import Link, digest_of
 
 HERE = f"cmd:{shlex.quote(sys.executable)}"
 
@@ -57,6 +57,14 @@ def test_profile_through_a_launcher(model: Path) -> None:
     assert run.load_ms is not None
 
 
+def test_a_folder_behind_a_link(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As /tmp is on some systems."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "link"))
+    assert profile([model], on=HERE, repeat=1, warmup=1, ops=False).runs
+
+
 def test_a_greeting_is_no_answer(model: Path, tmp_path: Path) -> None:
     launcher = tmp_path / "launcher"
     launcher.write_text(f'#!/bin/sh\necho welcome; echo "{{}}"; exec {sys.executable} "$@"\n')
@@ -86,6 +94,17 @@ def test_made_up_graphs_do_not_fill_the_disk(there: Path) -> None:
         bench.forget([graph])
         with pytest.raises(DeviceError, match=f"no file {digest}"):
             bench.link.ask("outputs", model={"sha256": digest}, inputs=[])
+
+
+def test_cuts_do_not_fill_the_disk(model: Path, tmp_path: Path) -> None:
+    cut = saved(SMALL, tmp_path / "cut.onnx", unused=1000)
+    with RemoteDevice(HERE) as device:
+        device.measure([Job(model, comes_again=True), Job(cut)], seconds=0.01)
+        bench = device._bench
+        assert isinstance(bench, RemoteBench)
+        assert bench.link._sent == {digest_of(model)}
+        (times,) = device.measure([Job(cut)], seconds=0.01)  # sent once more
+        assert times.medians
 
 
 def test_errors_of_the_model_are_told_apart(model: Path, tmp_path: Path) -> None:
@@ -171,6 +190,11 @@ class TestAddresses:
         assert "StrictHostKeyChecking=yes" in command
         assert command[-2] == "board"
         assert shlex.split(command[-1]) == ["exec", "/opt/a b/python", "-c", BOOTSTRAP]
+
+    def test_hosts_are_as_they_are_written(self) -> None:
+        """Names in ~/.ssh/config are told apart by capital letters."""
+        for text, host in (("ssh://me@MyBoard:22/x", "MyBoard"), ("ssh://[fe80::A1]:22", "fe80::A1")):
+            assert parse(text).command[-2] == parse(text).target == host
 
     def test_the_remote_shell_sees_no_quotes_of_its_own(self) -> None:
         assert "'" not in BOOTSTRAP

@@ -12,7 +12,7 @@ import pytest
 from networks import NETWORKS
 
 import graphprune as gp
-from graphprune.errors import ModelError, UsageError
+from graphprune.errors import DeviceError, ModelError, UsageError
 from graphprune.reporting.markup import Markup, code, data, escape, tag
 from graphprune.reporting.request import ReportRequest
 
@@ -157,8 +157,36 @@ def test_same_job_same_page_but_for_the_seconds(tmp_path: Path) -> None:
 def test_report_of_a_saved_plan(tmp_path: Path) -> None:
     plan = gp.plan(NETWORKS["cnn"](), target={"macs": 0.7}, criterion="l2")
     gp.prune(NETWORKS["cnn"](), use_plan=plan, report=tmp_path / "r.html")
-    assert plan.sha256 != ""
-    assert "Dependency groups" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "Dependency groups" in text
+    assert plan.sha256 in text
+
+
+def test_latency_is_measured_at_the_sizes_that_are_counted(tmp_path: Path) -> None:
+    """Whatever the axes are called: by an expression, or not at all."""
+    model = NETWORKS["attention"]()
+    first = model.graph.input[0].type.tensor_type.shape.dim
+    names = [dim.dim_param for dim in first]
+    assert names[0]
+    for change in ("2*k", ""):
+        first[0].dim_param = change
+        del model.graph.value_info[:]
+        request = ReportRequest(tmp_path / "r.html", latency=True)
+        dims = {"k": 3} if change else {f"{model.graph.input[0].name}:0": 6}
+        gp.prune(model, target={"macs": 0.8}, criterion="l2", floor=0.0, report=request, dims=dims)
+        assert "batch 6" in request.path.read_text(encoding="utf-8")
+
+
+def test_a_device_that_is_gone_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*given: object) -> None:
+        message = "the link was lost"
+        raise DeviceError(message, hint="nothing was written")
+
+    monkeypatch.setattr("graphprune.reporting.report.measured", lost)
+    request = ReportRequest(tmp_path / "r.html", latency=True)
+    with pytest.raises(DeviceError, match=r"the link was lost(.|\n)*o.onnx' is written") as caught:
+        gp.prune(NETWORKS["cnn"](), tmp_path / "o.onnx", target={"macs": 0.7}, criterion="l2", report=request)
+    assert "nothing was written" not in str(caught.value)
 
 
 def test_a_place_that_can_not_be_written_is_said_first(tmp_path: Path) -> None:
