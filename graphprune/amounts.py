@@ -16,6 +16,11 @@ def size(number: float) -> str:
     return f"{count(number)}B" if number >= 1000 else f"{number:g} B"
 
 
+def several(number: int, noun: str) -> str:
+    """``1 thread``, ``2 threads``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def milliseconds(number: float) -> str:
     """Three digits that count."""
     return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"

@@ -32,7 +32,7 @@ def profile(
     repeat: Annotated[int | None, typer.Option(help="Counted runs.")] = None,
     warmup: Annotated[int | None, typer.Option(help="Runs before; by default until stable.")] = None,
     ops: Annotated[bool, typer.Option("--ops/--no-ops", help="Time by operator and layer.")] = True,
-    layers: Annotated[int, typer.Option(help="Show so many of the slowest layers.")] = 0,
+    layers: Annotated[int, typer.Option(min=0, help="Show so many of the slowest layers.")] = 0,
     dim: Annotated[
         list[str] | None,
         typer.Option(
@@ -80,12 +80,12 @@ def profile(
 
 
 def _sizes(name: str, text: str) -> list[int]:
-    """``1,8`` as numbers."""
+    """``1,8`` as numbers, each once."""
     parts = text.split(",")
     if not all(part.strip().isdecimal() for part in parts):
         what = f"cannot read the sizes '{text}'"
         raise UsageError(what, where=name, hint=f"{name} 1,8")
-    return [int(part) for part in parts]
+    return list(dict.fromkeys(int(part) for part in parts))
 
 
 def _dims(items: Sequence[str] | None) -> dict[str, list[int]]:

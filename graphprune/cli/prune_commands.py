@@ -99,6 +99,9 @@ def prune(
             message = f"two targets for '{metric}'"
             raise UsageError(message, hint="one --target per metric")
         targets[metric] = amount
+    if on is not None and "latency" not in targets and align != "auto" and not report_latency:
+        because = "nothing is measured without a latency target, --align auto or --report-latency"
+        log(f"--on {on} is not used: {because}")
     with stages("pruning") as progress:
         result = api.prune(
             model, out, target=targets, recipe=recipe, criterion=criterion, allocator=allocator,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphprune.amounts import several
 from graphprune.plan import Plan
 
 
@@ -12,12 +13,12 @@ def latency(plan: Plan) -> list[str]:
     if not found or reached is None:
         return []
     who, original = found["identity"], found["original_ms"]
-    threads = "" if who["threads"] is None else f", {who['threads']} threads"
+    threads = "" if who["threads"] is None else f", {several(who['threads'], 'thread')}"
     rounds = len(found["rounds"])
     return [
         f"latency: {reached:.1%} of the original's {original:.3g} ms ({1 / reached:.2f} times as fast), "
         f"measured in alternation on {who['device']}, {who['provider']}{threads}, batch {found['batch']}; "
-        f"{rounds} cut{'s' if rounds > 1 else ''} measured"
+        f"{several(rounds, 'cut')} measured"
     ]
 
 

@@ -78,7 +78,7 @@ def find_provider(
         return known[0] if known else Provider(full, "an onnxruntime that has it")
     if provider is None:
         what = f"there is no provider '{name}'"
-        raise UsageError(what, hint=f"one of {', '.join(PROVIDERS)}")
+        raise UsageError(what, hint=f"one of {', '.join(PROVIDERS)}, trt")
     if provider.name not in available:
         what = f"the provider '{name}' is not available"
         version = information["onnxruntime"] if information else ort.__version__

@@ -9,6 +9,7 @@ from pathlib import PurePath
 
 from rich.table import Table
 
+from graphprune.amounts import several
 from graphprune.profiling.report import Conditions, ProfileReport, Relative, Run
 
 SHOWN_OPS, SHOWN_PARTS = 8, 3
@@ -24,7 +25,7 @@ def render(report: ProfileReport, layers: int = 0) -> Table:
     """
     runs = report.runs
     first = runs[0]
-    threads = "" if first.threads is None else f", {first.threads} threads"
+    threads = "" if first.threads is None else f", {several(first.threads, 'thread')}"
     table = Table(title=f"{_title(report)}{threads}{_common(runs, 'batch')}")
     table.add_column("")
     for name in _headings(runs):

@@ -13,9 +13,14 @@ _AGAIN = "run it again: nothing was written, and the runner removes itself there
 #: What a launcher says on its way out: a pattern, what it means, what helps.
 _STARTS: tuple[tuple[str, str, str], ...] = (
     (
-        r"Host key verification failed|host key is known|HOST IDENTIFICATION HAS CHANGED",
+        r"HOST IDENTIFICATION HAS CHANGED",
+        "the host key of {target} is not the one that is known",
+        "find out why; only then replace the known one: ssh-keygen -R HOST",
+    ),
+    (
+        r"Host key verification failed|host key is known",
         "the host key of {target} is not known",
-        "compare its fingerprint and connect once by hand, or add it to the file of --known-hosts",
+        "compare its fingerprint and connect once by hand, or ?known_hosts=FILE in the address",
     ),
     (
         r"Permission denied|Too many authentication failures",
@@ -54,7 +59,10 @@ _KILLED = (137, -9)
 
 #: Errors of the runner: what they mean, what helps.
 _ANSWERS = {
-    "no-onnxruntime": ("there is no onnxruntime on {target}", "pip install onnxruntime, there"),
+    "no-onnxruntime": (
+        "there is no onnxruntime on {target}",
+        "pip install onnxruntime, there; or name a Python that has it: ?python=/path/of/python3",
+    ),
     "wrong-architecture": (
         "the onnxruntime of {target} is built for another architecture",
         "pip install --force-reinstall onnxruntime, there",
@@ -117,6 +125,7 @@ def answered(address: Address, error: Mapping[str, str], doing: str | None, hint
     what, usual = _ANSWERS.get(kind, ("the runner on {target} failed", None))
     if address.kind == "cmd" and usual is not None:  # which takes no options: its environment says where
         usual = usual.replace("?folder=/path", "TMPDIR=/path in its environment")
+        usual = usual.replace("?python=/path/of/python3", "its path in the launcher")
     return DeviceError(what.format(target=_name(address)), where=doing, because=text, hint=hint or usual)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import networkx as nx
 
+from graphprune.amounts import several
 from graphprune.model import Model
 from graphprune.profiling.report import LayerTime as Timed
 from graphprune.reporting.latency import Latencies, LayerTime
@@ -41,7 +42,8 @@ def measured(
     (pair,) = found.relative
     before, after = found.runs
     how = f"on {before.device} ({before.provider}), batch {before.batch}, "
-    how += "as many threads as the runtime takes" if before.threads is None else f"{before.threads} threads"
+    threads = before.threads
+    how += "as many threads as the runtime takes" if threads is None else several(threads, "thread")
     return Latencies(
         before.latency_ms.p50, after.latency_ms.p50, (pair.paired_ratio, pair.low, pair.high), how,
         matched(before.layers, after.layers),

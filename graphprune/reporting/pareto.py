@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from graphprune.amounts import count, milliseconds, size
 from graphprune.family import Point, goodness
-from graphprune.reporting.markup import Markup, code, join, table, tag
+from graphprune.reporting.markup import Markup, join, table, tag
 from graphprune.reporting.svg import number, picture
 
 _WIDE, _TALL, _LEFT, _RIGHT, _TOP, _BOTTOM = 320, 250, 62, 24, 28, 42
@@ -40,8 +41,9 @@ def family_table(points: Sequence[Point]) -> Markup:
     for p in points:
         quality = p.quality
         row = [
-            p.name, code(p.output), f"{count(p.macs)} ({p.kept['macs']:.1%})",
-            f"{count(p.params)} ({p.kept['params']:.1%})", f"{size(p.bytes)} ({p.kept['bytes']:.1%})",
+            p.name, tag("code", Path(p.output).name, class_="file"),
+            f"{count(p.macs)} ({p.kept['macs']:.1%})", f"{count(p.params)} ({p.kept['params']:.1%})",
+            f"{size(p.bytes)} ({p.kept['bytes']:.1%})",
             "unknown" if quality.error is None else f"{quality.error:.3g}",
         ]  # fmt: skip
         row += [_share(quality.agreement)] * agreed + [_share(quality.accuracy)] * labelled
@@ -78,6 +80,7 @@ def _plot(points: Sequence[Point], cost: str) -> Markup:
     ticks = [right * i / 2 for i in range(3)]
     levels = [low + (high - low) * i / 4 for i in range(5)]
     marks, labels = [], []
+    taken: list[tuple[float, float]] = []
     for x, y, point in zip(xs, ys, there, strict=True):
         across, down = place(x, y)
         if point.plan_sha256 is None:
@@ -86,15 +89,17 @@ def _plot(points: Sequence[Point], cost: str) -> Markup:
             )
         else:
             marks.append(tag("circle", cx=number(across), cy=number(down), r=5, class_="sign cut"))
+        beside = _free(across, down, taken)
+        taken.append((across, beside))
         labels.append(
-            tag("text", point.name, x=number(across), y=number(down - 9), text_anchor="middle", class_="name")
+            tag("text", point.name, x=number(across), y=number(beside), text_anchor="middle", class_="name")
         )
     return picture(
         _WIDE, _TALL,
         [tag("path", d=f"M{_LEFT} {number(place(0, y)[1])}H{_WIDE - _RIGHT}", class_="grid") for y in levels],
         tag("path", d=f"M{_LEFT} {_TOP}V{floor}H{_WIDE - _RIGHT}", class_="axis"),
-        [tag("text", words(x), x=number(place(x, low)[0]), y=floor + 15, text_anchor="middle")
-         for x in ticks],
+        [tag("text", words(x), x=number(place(x, low)[0]), y=floor + 15, text_anchor=anchor)
+         for x, anchor in zip(ticks, ("start", "middle", "end"), strict=True)],
         [tag("text", f"{y:.1%}" if is_accuracy else f"{y:.2g}", x=_LEFT - 5, y=number(place(0, y)[1] + 4),
              text_anchor="end") for y in levels],
         tag("text", title, x=_WIDE - _RIGHT, y=_TALL - 6, text_anchor="end"),
@@ -103,6 +108,14 @@ def _plot(points: Sequence[Point], cost: str) -> Markup:
         marks, labels,
         label=f"{title} of {len(there)} models against {'accuracy' if is_accuracy else 'output error'}",
     )  # fmt: skip
+
+
+def _free(across: float, down: float, taken: Sequence[tuple[float, float]]) -> float:
+    """Where a name stands: above its mark, or, where another name is, below it, or further away."""
+    places = [down - 9, down + 18, down - 23, down + 32]
+    within = [y for y in places if 12 <= y <= _TALL - _BOTTOM + 6]
+    clear = (y for y in within if all(abs(across - x) > 50 or abs(y - other) > 12 for x, other in taken))
+    return next(clear, places[0])
 
 
 def _height(point: Point) -> float:

@@ -38,7 +38,7 @@ def write_sweep_report(result: SweepResult, request: ReportRequest) -> None:
     smallest = min(range(len(cuts)), key=lambda i: result.points[i + 1].macs)
     family = join(
         pareto(result.points, result.judged_on),
-        [tag("p", f"Not reached: {name}: {why}") for name, why in result.unreached.items()],
+        [(tag("p", f"Not reached: {name}"), tag("pre", why)) for name, why in result.unreached.items()],
     )
     sections = [
         Section("family", "The family", family),

@@ -282,6 +282,20 @@ def test_profile(cli, save: Save) -> None:  # type: ignore[no-untyped-def]
     assert all(text in done.out for text in ("p50 ms", "p99 ms", "samples/s", "mlp.onnx", "cnn.onnx"))
 
 
+def test_profile_measures_a_batch_once_and_refuses_a_negative_number_of_layers(cli, save: Save) -> None:  # type: ignore[no-untyped-def]
+    done = cli("profile", save("mlp"), "--repeat", 2, "--warmup", 1, "--no-ops", "--batch", "2,2", "--json")
+    assert [run["batch"] for run in json.loads(done.out)["runs"]] == [2]
+    assert cli("profile", save("mlp"), "--layers", -1).code == 2
+
+
+def test_an_address_that_nothing_is_measured_on(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """The host is never asked, so the command says that."""
+    options = ("--target", "macs=70%", "--criterion", "l2", "--floor", 0, "--on", "ssh://nobody.invalid")
+    done = cli("prune", save("cnn"), tmp_path / "o.onnx", *options)
+    assert done.code == 0
+    assert "--on ssh://nobody.invalid is not used" in done.err
+
+
 def test_convert_takes_an_onnx_file(cli, save: Save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     done = cli("convert", save("mlp"), tmp_path / "o.onnx")
     assert done.code == 0

@@ -72,7 +72,7 @@ def test_external_data_is_sent_once_and_outputs_are_right(
 def test_unknown_host_key(server: Server, model: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.touch()
-    with pytest.raises(DeviceError, match=r"host key of '127.0.0.1' is not known(.|\n)*known-hosts"):
+    with pytest.raises(DeviceError, match=r"host key of '127.0.0.1' is not known(.|\n)*known_hosts=FILE"):
         profile([model], on=server.address(known_hosts=str(empty)))
 
 
@@ -80,7 +80,7 @@ def test_changed_host_key(server: Server, model: Path, tmp_path: Path) -> None:
     kind, key, *_ = (server.folder / "stranger_key.pub").read_text().split()
     other = tmp_path / "other"
     other.write_text(f"[127.0.0.1]:{server.port} {kind} {key}\n")
-    with pytest.raises(DeviceError, match=r"host key of '127.0.0.1' is not known"):
+    with pytest.raises(DeviceError, match=r"host key of '127.0.0.1' is not the one that is known"):
         profile([model], on=server.address(known_hosts=str(other)))
 
 

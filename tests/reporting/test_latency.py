@@ -48,7 +48,7 @@ def test_measured_on_request(tmp_path: Path) -> None:
     gp.prune(model, target={"macs": 0.7}, criterion="l2", floor=0.0, report=request, threads=1)
     text = request.path.read_text(encoding="utf-8")
     assert "Runs of both models alternate." in text
-    assert "1 threads" in text
+    assert "1 thread." in text
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
     assert convolutions
     assert all(name in text for name in convolutions)

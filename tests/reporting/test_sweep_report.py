@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from networks import NETWORKS, feeds, run
 from test_report import Tree
 
 import graphprune as gp
-from graphprune.family import SweepResult
+from graphprune.family import Point, SweepResult
+from graphprune.quality import Quality
+from graphprune.reporting.pareto import pareto
 from graphprune.reporting.request import ReportRequest
 from graphprune.reporting.sweep_report import write_sweep_report
 
@@ -35,10 +38,27 @@ def test_all_models_are_there(family: SweepResult, tmp_path: Path) -> None:
     text = " ".join(tree.text)
     for point in family.points:
         assert point.name in text
-        assert point.output in text
+        assert Path(point.output).name in text
     assert "Not reached: 0.1%" in text
+    why = family.unreached["0.1%"].splitlines()
+    assert len(why) > 1
+    assert any(piece.splitlines() == why for piece in tree.text)  # lines as they were, not run together
     assert all(result.plan.sha256 in text for result in family.results)
     assert "graphprune sweep <x>" in text
+
+
+def test_names_of_equal_models_stand_apart() -> None:
+    quality = Quality(8, None, None, 0.1)
+    kept = {"macs": 1.0, "params": 1.0, "bytes": 1.0}
+    points = [
+        Point(f"p{i}", f"a/{i}.onnx", 100 + i, 9, 9, kept, None, None, quality, str(i)) for i in range(3)
+    ]
+    tree = Tree(str(pareto(points, "the data")))
+    names = [(a["x"], a["y"]) for kind, a in tree.elements if kind == "text" and a.get("class") == "name"]
+    for plot in (names[:3], names[3:]):  # by MACs, by file
+        heights = sorted(float(y) for _, y in plot)
+        assert len(heights) == 3
+        assert all(b - a > 12 for a, b in pairwise(heights))
 
 
 def test_plots_in_a_browser(browser: Browser, family: SweepResult, tmp_path: Path) -> None:
@@ -50,7 +70,8 @@ def test_plots_in_a_browser(browser: Browser, family: SweepResult, tmp_path: Pat
     inside = (
         "Array.from(document.querySelectorAll('.plots svg')).every((svg) => {"
         "const b = svg.getBoundingClientRect();"
-        "return Array.from(svg.querySelectorAll('.sign')).every((m) => {const r = m.getBoundingClientRect();"
+        "return Array.from(svg.querySelectorAll('.sign, text')).every((m) => {"
+        "const r = m.getBoundingClientRect();"
         "return r.left >= b.left && r.right <= b.right && r.top >= b.top && r.bottom <= b.bottom})})"
     )
     assert browser.evaluate(inside)
