@@ -46,7 +46,8 @@ def latency(found: Latencies) -> Markup:
     ratio, low, high = found.ratio
     said = (
         f"{milliseconds(found.before)} ms before, {milliseconds(found.after)} ms after: {ratio:.1%} of the "
-        f"time ({low:.1%} to {high:.1%} over the rounds), {found.how}. Runs of both models alternate."
+        f"time ({low:.1%} to {high:.1%} over the rounds), {found.how}. Runs of both models alternate. "
+        "Measured for this page, apart from what a latency target measured when it planned."
     )
     if not found.layers:
         return tag("p", said)

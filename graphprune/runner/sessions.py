@@ -58,8 +58,6 @@ def open_session(ask: dict[str, Any], trace: str | None = None, optimized: str |
     options = ort.SessionOptions()
     options.log_severity_level = 3 if optimized is None else 4
     options.intra_op_num_threads = ask.get("threads") or 0
-    # The idle threads of one session would slow down the next one that is measured.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
     if trace is not None:
         options.enable_profiling = True
         options.profile_file_prefix = trace

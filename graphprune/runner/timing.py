@@ -2,7 +2,7 @@
 
 Runs alternate in blocks (A A A, B B B, B B B, A A A, ...), so that a machine that grows slower
 meanwhile slows all alike.  The first run of a block is not counted: it finds the caches full of
-another model's weights.
+another model's weights.  Before it, the other model's threads get the time to fall asleep.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from graphprune.runner.sessions import Refused, open_run
 WINDOW, STABLE = 5, 0.05  # medians of two windows closer than this: warm
 WARMUP_SECONDS, BUDGET_SECONDS = 2.0, 3.0
 LEAST_RUNS, MOST_RUNS, ROUNDS = 30, 1000, 10
+#: A session's idle threads wait for work that long without giving up their cores, in seconds.
+SPINNING_SECONDS = 0.06
 
 
 class Blockwise:
@@ -100,6 +102,7 @@ def alternate(
         order = range(len(runs))
         for i in order if number % 2 == 0 else reversed(order):
             if len(runs) > 1:
+                time.sleep(SPINNING_SECONDS)
                 runs[i]()
             before = meters.joules() if meters else {}
             blocks[i].append(block(runs[i], length))
