@@ -8,8 +8,9 @@ from typing import Any
 
 import networkx as nx
 
-from graphprune.errors import ModelError, UsageError
+from graphprune.errors import UsageError
 from graphprune.graph import DependencyGraph
+from graphprune.storage.text_files import write_text
 
 
 def write_graph(graph: DependencyGraph, path: str | Path) -> None:
@@ -25,11 +26,7 @@ def write_graph(graph: DependencyGraph, path: str | Path) -> None:
     if path.suffix not in writers:
         message = f"cannot write a graph to '{path}'"
         raise UsageError(message, because=f"unknown ending '{path.suffix}'", hint=", ".join(writers))
-    try:
-        path.write_text(writers[path.suffix](flat), encoding="utf-8")
-    except OSError as error:
-        message = f"cannot write the graph to '{path}'"
-        raise ModelError(message, because=str(error.strerror)) from error
+    write_text(path, writers[path.suffix](flat), "the graph")
 
 
 def _flat(graph: DependencyGraph) -> nx.Graph[Any]:

@@ -29,6 +29,7 @@ from graphprune.calibration.samples import SampleSource, load_samples
 from graphprune.errors import UsageError
 from graphprune.model import Source, load
 from graphprune.progress import Progress, silent
+from graphprune.storage.workspace import reserved_if_any
 from graphprune.storage.writing import data_file, require_apart, require_writable
 
 __all__ = ["RecoverResult", "recover", "require_torch"]
@@ -137,7 +138,8 @@ def recover(
 
     written, saved = (None if path is None else Path(path) for path in (out, checkpoint))
     files = Files(written, saved, resume)
-    return run(pruned, original, given, options, files, progress)
+    with reserved_if_any(out):
+        return run(pruned, original, given, options, files, progress)
 
 
 def _require_apart(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from graphprune.errors import ModelError
+from graphprune.storage.durable import file_ready_at
 
 _FORMAT = 1
 
@@ -25,16 +24,10 @@ def save(path: Path, run: dict[str, Any], state: dict[str, Any]) -> None:
     Raises:
         ModelError: the file can't be written.
     """
-    scratch: Path | None = None
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        scratch = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
+        with file_ready_at(path) as file:
             torch.save({"format": _FORMAT, "run": run, "state": state}, file)
-        scratch.replace(path)
     except (OSError, RuntimeError) as error:
-        if scratch is not None:
-            scratch.unlink(missing_ok=True)
         message = f"cannot write the checkpoint '{path}'"
         raise ModelError(message, because=str(error), hint="a file in a folder you can write to") from error
 

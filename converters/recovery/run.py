@@ -118,7 +118,8 @@ def _run(
     else:
         notes.append("nothing got better on the held-out samples: the weights are as they were")
     if files.output is not None:
-        result.save(files.output)
+        reference.stamps.require_same()
+        result.save(files.output, as_loaded=True)
     return RecoverResult(
         model=result,
         output=files.output,

@@ -9,6 +9,7 @@ import numpy as np
 
 from graphprune.device.profiles import Profile
 from graphprune.errors import UsageError
+from graphprune.storage.durable import file_ready_at
 
 _COLUMNS = 3
 #: Readable on white and on dark grey, and apart from each other in black and white.
@@ -54,7 +55,9 @@ def draw(profile: Profile, path: Path) -> None:
         threads = "" if who.threads is None else f", {who.threads} thread{'s' if who.threads > 1 else ''}"
         figure.suptitle(f"{who.device}, {who.runtime} {who.version} {who.provider}{threads}, {profile.date}")
         try:
-            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+            with file_ready_at(path) as file:
+                date = {"Date": None} if path.suffix == ".svg" else None
+                figure.savefig(file, format=path.suffix.removeprefix(".") or None, metadata=date)
         except ValueError as error:
             message = f"cannot draw to '{path}'"
             raise UsageError(message, because=str(error), hint="--plot FILE.svg") from error

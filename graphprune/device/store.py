@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from graphprune.device.pieces import Piece, time_pieces
 from graphprune.device.protocol import Device, Identity
+from graphprune.documents import parse_json, read_text
+from graphprune.storage.durable import file_ready_at
 
 _TIMES = "times.json"
 #: Pieces after which the file is written: an interruption loses no more.
@@ -37,7 +38,7 @@ def _root() -> Path:
 def read_json(path: Path) -> dict[str, Any] | None:
     """A document; None if there is none that can be read: what a cache lost is measured again."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(read_text(path))
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) else None
@@ -50,16 +51,8 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
         OSError: the folder can't be written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = tempfile.NamedTemporaryFile(  # noqa: SIM115 (it is renamed, or removed below)
-        "w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False
-    )
-    try:
-        with file:
-            json.dump(document, file, indent=1)
-        Path(file.name).replace(path)
-    except BaseException:
-        Path(file.name).unlink(missing_ok=True)
-        raise
+    with file_ready_at(path) as file:
+        file.write(json.dumps(document, indent=1).encode())
 
 
 def known_times(
@@ -77,7 +70,7 @@ def known_times(
     """
     path = cache_folder(device.identity) / _TIMES
     document = read_json(path) or {}
-    stored: dict[str, float] = document.get("milliseconds", {})
+    stored = _times(document.get("milliseconds"))
     wanted = list(dict.fromkeys(pieces))
     missing = [piece for piece in wanted if piece.key not in stored]
     done = len(wanted) - len(missing)
@@ -90,6 +83,12 @@ def known_times(
     if progress is not None and wanted:
         progress(len(wanted), len(wanted))
     return {piece: stored[piece.key] for piece in wanted}
+
+
+def _times(found: object) -> dict[str, float]:
+    """What is a time of what the cache says."""
+    entries = found.items() if isinstance(found, dict) else ()
+    return {str(key): float(ms) for key, ms in entries if isinstance(ms, (int, float)) and 0 <= ms < 1e9}
 
 
 def _keep(path: Path, identity: Identity, stored: Mapping[str, float]) -> None:

@@ -23,6 +23,7 @@ from olive.passes.pass_config import BasePassConfig, PassConfigParam
 from graphprune.api import prune
 from graphprune.calibration.samples import SampleSource
 from graphprune.errors import UsageError
+from graphprune.storage.text_files import write_text
 from graphprune.target import parse_target
 
 #: Option of :func:`graphprune.prune` -> its type and what it is.
@@ -126,5 +127,5 @@ def package_config(path: str | Path) -> str:
         "supported_precisions": ["*"], "supported_algorithms": [], "supported_quantization_encodings": [],
         "dataset": "dataset_optional",
     }  # fmt: skip
-    Path(path).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_text(Path(path), json.dumps(document, indent=1) + "\n", "the package config")
     return str(path)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from graphprune.errors import ModelError, UsageError
 from graphprune.nvidia.driver import Card
 from graphprune.runner.sessions import feeds
+from graphprune.storage.durable import file_ready_at
 
 #: What activations are taken to reach where int8 is asked for and nothing was calibrated: only for timing.
 _RANGE = 4.0
@@ -68,7 +69,8 @@ def build(model: Path, precision: str | None, shapes: Shapes, cache: Path | None
     if cache is not None:
         with suppress(OSError):  # a home that can't be written to costs time, nothing else
             cache.parent.mkdir(parents=True, exist_ok=True)
-            cache.write_bytes(bytes(config.get_timing_cache().serialize()))
+            with file_ready_at(cache) as file:
+                file.write(bytes(config.get_timing_cache().serialize()))
     return bytes(plan)
 
 

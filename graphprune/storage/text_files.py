@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from graphprune.errors import ModelError
+from graphprune.storage.durable import file_ready_at
 
 
 def write_text(path: Path, text: str, what: str) -> None:
@@ -19,12 +21,38 @@ def write_text(path: Path, text: str, what: str) -> None:
     Raises:
         ModelError: the path can't be written.
     """
-    part = path.with_name(f".{path.name}.part")
+    with text_ready_at(path, text, what):
+        pass
+
+
+@contextmanager
+def text_ready_at(path: Path, text: str, what: str) -> Iterator[None]:
+    """Writes beside a file, which is replaced when the block ends without an error.
+
+    Args:
+        path: see :func:`write_text`, as what follows.
+        text: see there.
+        what: see there.
+
+    Raises:
+        ModelError: the path can't be written.
+    """
+    data = text.encode()
+    with ExitStack() as stack:
+        with _explained(path, what):
+            ready = stack.enter_context(file_ready_at(path))
+            ready.write(data)
+            ready.flush()
+        yield
+        with _explained(path, what):
+            stack.pop_all().close()
+
+
+@contextmanager
+def _explained(path: Path, what: str) -> Iterator[None]:
     try:
-        part.write_bytes(text.encode())
-        part.replace(path)
+        yield
     except OSError as error:
-        with suppress(OSError):  # below a file there is nothing to remove either
-            part.unlink(missing_ok=True)
         message = f"cannot write {what} to '{path}'"
-        raise ModelError(message, because=str(error.strerror), hint="a folder you can write to") from error
+        because = error.strerror or str(error)
+        raise ModelError(message, because=because, hint="a folder you can write to, with room") from error

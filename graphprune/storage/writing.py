@@ -1,21 +1,25 @@
 """Write a model so that a crash, a full disk or a bad path leaves what was there before.
 
-Everything is written into a scratch folder beside the target and renamed when it is complete.
+Everything is written into a folder beside the target (`workspace.py`) and renamed when it is complete and on
+the disk (`publish.py`).
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import onnx_ir as ir
 
 from graphprune.errors import ModelError, UsageError
-from graphprune.storage.reading import tensors
+from graphprune.progress import Progress, silent
+from graphprune.storage.external import shards_of, write_external
+from graphprune.storage.publish import publish
+from graphprune.storage.stamps import NOTHING, Stamps
+from graphprune.storage.stored_tensors import tensors
 from graphprune.storage.streaming import Stream
+from graphprune.storage.workspace import reserved
 
 # protobuf refuses messages of 2 GiB and more; the nodes need some room as well.
 EMBED_LIMIT = 2**31 - 2**26
@@ -73,6 +77,10 @@ def write(
     external: bool,
     protected: Collection[Path] = (),
     stream: Stream | None = None,
+    read: Stamps = NOTHING,
+    durable: bool = True,
+    shard_bytes: int | None = None,
+    progress: Progress = silent,
 ) -> None:
     """Write ``model`` to ``path``, its weights to ``<name>.data`` beside it if need be.
 
@@ -82,41 +90,45 @@ def write(
         external: store the weights beside the file even when they would fit into it.
         protected: data files that must not be replaced, since tensors are still read from them.
         stream: of the model as it is now, if there is one already.
+        read: of the files that the model was made of: they must be what they were.
+        durable: wait until all of it is on the disk.
+        shard_bytes: store the weights beside the file, in files of at most so many bytes (a larger tensor
+            has one of its own).
+        progress: is told how many megabytes are written.
 
     Raises:
-        ModelError: the target can't be written, or its data file is one of ``protected``.
+        ModelError: the target can't be written, its data file is one of ``protected``, or a file that was
+            read has changed; what was there is there still.
     """
     stored = list(tensors(model))
     # A tensor that is left in the source's data file would be looked for beside the new file.
     external = external or any(isinstance(tensor, ir.ExternalTensor) for tensor in stored)
-    external = external or sum(tensor.nbytes for tensor in stored) > EMBED_LIMIT
-    data = data_file(path)
+    external = external or sum(tensor.nbytes for tensor in stored) > EMBED_LIMIT or shard_bytes is not None
+    stream = stream or Stream(model)
+    shards = shards_of(stream, path.name, shard_bytes) if external else {}
     if path.is_dir():
         msg = f"cannot write '{path}'"
         raise ModelError(msg, because="it is a folder", hint="give a file name")
-    if external and any(_same_file(data, file) for file in protected):
+    for data in (path.with_name(name) for name in shards):
+        if not any(_same_file(data, file) for file in protected):
+            continue
         msg = f"cannot write '{path}': its data file is still in use"
         because = f"the source model reads its weights from '{data}'"
         raise ModelError(msg, where=str(data), because=because, hint="write to another name")
-    scratch: Path | None = None
     try:
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        if external:
-            ir.save(model, scratch / path.name, external_data=data.name)
-        else:
-            with (scratch / path.name).open("wb") as file:
-                file.writelines((stream or Stream(model)).chunks())
-        if (scratch / data.name).exists():
-            os.replace(scratch / data.name, data)  # noqa: PTH105 (the atomic one, by name)
-        os.replace(scratch / path.name, path)  # noqa: PTH105
+        with reserved(path) as folder:
+            if external:
+                write_external(stream, folder, path.name, shards, progress, read.require_same)
+            else:
+                with (folder / path.name).open("wb") as file:
+                    file.writelines(stream.chunks())
+            read.require_same()
+            publish(folder, path, list(shards), kept=protected, durable=durable)
     except OSError as error:
         msg = f"cannot write '{path}'"
         because = error.strerror or str(error)
         hint = "check that the folder exists, may be written and has room"
         raise ModelError(msg, where=str(path.parent), because=because, hint=hint) from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _same_file(first: Path, second: Path) -> bool:
