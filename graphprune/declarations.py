@@ -8,7 +8,6 @@ rule of it and :mod:`graphprune.rewrite.declared` a repair.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +16,10 @@ from typing import Any, TypeAlias
 import onnx_ir as ir
 
 from graphprune.declaration_text import Text, TextError, parse_text
+from graphprune.documents import parse_toml, read_text
 from graphprune.errors import UsageError
 from graphprune.registry import normal_domain
 from graphprune.rules import RULES
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 #: What a user gives: a TOML file, or ``{"mydomain.MyOp": "b c -> b c"}`` with a text or its table of keys.
 DeclarationSource: TypeAlias = "str | Path | Mapping[str, str | Mapping[str, Any]]"
@@ -103,7 +98,7 @@ def _read_file(path: Path) -> Mapping[str, Any]:
     message = f"cannot read the declarations '{path}'"
     hint = f"a TOML file with lines such as {_EXAMPLE}"
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_toml(read_text(path))
     except OSError as error:
         raise UsageError(message, because=str(error.strerror), hint=hint) from error
     except ValueError as error:  # tomllib's error, and bytes that are no text

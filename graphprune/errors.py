@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphprune.printable import printable
+
+#: Characters of a line; a name in a file may be a book.
+_LONGEST = 2000
+
 
 class GraphPruneError(Exception):
     """Base of every error that graphprune raises on purpose.
@@ -38,14 +43,24 @@ class GraphPruneError(Exception):
 
 
 def _one_line(text: str) -> str:
-    """Names and other libraries' messages may hold line breaks; the four lines stay four."""
-    return " ".join(text.split()) if len(text.splitlines()) > 1 else text
+    """Names and other libraries' messages may hold line breaks; the four lines stay four, and printable."""
+    text = " ".join(text.split()) if len(text.splitlines()) > 1 else text
+    return printable(text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …", keep="")
 
 
 class ModelError(GraphPruneError):
     """The input file or object is wrong (exit 1)."""
 
     exit_code = 1
+
+
+def failed_file(error: OSError) -> ModelError:
+    """What the system says about a file, as an error of ours; where nothing more is known about it."""
+    what = "a file or folder cannot be read or written"
+    where = ", ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    because = error.strerror or str(error) or type(error).__name__
+    hint = "check that it exists, that you may use it, and that its disk has room"
+    return ModelError(what, where=where or None, because=because, hint=hint)
 
 
 class CarryError(ModelError):

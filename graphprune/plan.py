@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.documents import parse_json, read_text
 from graphprune.errors import PlanError
-from graphprune.storage.text_files import write_text
+from graphprune.storage.text_files import text_ready_at
 
 SCHEMA_VERSION = 1
 
@@ -111,7 +115,24 @@ class Plan:
         Raises:
             ModelError: the path can't be written.
         """
-        write_text(Path(path), self.text(), "the plan")
+        with self.ready_at(path):
+            pass
+
+    @contextmanager
+    def ready_at(self, path: str | Path | None) -> Iterator[None]:
+        """Writes the document beside its place; it takes this place when the block ends well.
+
+        Args:
+            path: the file; None: nothing is written.
+
+        Raises:
+            ModelError: the path can't be written.
+        """
+        if path is None:
+            yield
+            return
+        with text_ready_at(Path(path), self.text(), "the plan"):
+            yield
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
@@ -121,11 +142,11 @@ class Plan:
             PlanError: the file is missing, no JSON, or no plan of this version.
         """
         try:
-            document = json.loads(Path(path).read_text(encoding="utf-8"))
+            document = parse_json(read_text(path))
         except OSError as error:
             message = f"cannot read the plan '{path}'"
             raise PlanError(message, because=str(error.strerror)) from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             message = f"'{path}' is not a plan file"
             raise PlanError(message, because=f"no valid JSON: {error}") from error
         return cls.from_json(document, where=str(path))
@@ -144,17 +165,23 @@ class Plan:
         try:
             return cls(
                 model_sha256=str(document["model_sha256"]),
-                target={str(k): float(v) for k, v in document["target"].items()},
-                reached={str(k): float(v) for k, v in document["reached"].items()},
+                target=_amounts(document["target"]),
+                reached=_amounts(document["reached"]),
                 groups=[_group(g) for g in document["groups"]],
                 parameters=[_parameter(p, where) for p in document["parameters"]],
                 options=dict(document.get("options", {})),
                 interface=[_interface(e, where) for e in document.get("interface", [])],
                 model_file=_optional_text(document.get("model_file")),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             message = "the plan is incomplete or malformed"
             raise PlanError(message, where=where, because=f"{type(error).__name__}: {error}") from error
+
+
+def _amounts(entry: Mapping[str, Any]) -> dict[str, float]:
+    found = {str(metric): float(amount) for metric, amount in entry.items()}
+    _require(all(map(math.isfinite, found.values())), "targets and what was reached are finite numbers")
+    return found
 
 
 def _group(entry: Mapping[str, Any]) -> GroupPlan:
@@ -162,6 +189,8 @@ def _group(entry: Mapping[str, Any]) -> GroupPlan:
     _require(isinstance(plan.id, str) and isinstance(plan.kind, str), "a group's id and kind are texts")
     _require(isinstance(plan.exact, bool), f"'exact' of group '{plan.id}' is true or false")
     _require(_are_ints([plan.size]) and _are_ints(plan.keep), f"sizes of group '{plan.id}' are integers")
+    is_sorted = all(a < b for a, b in pairwise([-1, *plan.keep, plan.size]))
+    _require(is_sorted, f"what group '{plan.id}' keeps is sorted, distinct and within 0..{plan.size - 1}")
     return plan
 
 
@@ -193,14 +222,13 @@ def _optional_text(entry: Any) -> str | None:
 
 
 def _check_keep(plan: ParameterPlan | InterfacePlan, where: str) -> None:
-    keep = np.asarray(plan.keep if _are_ints(plan.keep) else [])
-    ok = _are_ints(plan.keep) and (keep >= 0).all() and (keep < plan.size).all()
-    if not ok or (np.diff(keep) <= 0).any():
+    ok = _are_ints(plan.keep) and all(a < b for a, b in pairwise([-1, *plan.keep, plan.size]))
+    if not ok or plan.axis < 0:
         message = f"the kept indices of '{plan.name}', axis {plan.axis} are not valid"
         raise PlanError(
             message,
             where=where,
-            because=f"they must be sorted, distinct and within 0..{plan.size - 1}",
+            because=f"they must be sorted, distinct and within 0..{plan.size - 1}, the axis at least 0",
         )
 
 

@@ -5,19 +5,14 @@ So a job can do what the command can, is checked as the command is, and a report
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from graphprune.documents import parse_toml, read_text
 from graphprune.errors import UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 #: Sections that say what is done; each job has one of them.
 _KINDS = {"target": "prune", "sweep": "sweep", "apply": "apply"}
@@ -101,7 +96,7 @@ def read_jobs(path: Path, commands: Commands, only: str | None = None) -> list[J
 def _read(path: Path) -> dict[str, Any]:
     message = f"cannot read the job file '{path}'"
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_toml(read_text(path))
     except OSError as error:
         hint = "graphprune run FILE.toml"
         raise UsageError(message, because=error.strerror, hint=hint) from error

@@ -20,9 +20,9 @@ from graphprune.errors import DeviceError
 from graphprune.profiling.feeds import declared_inputs
 from graphprune.profiling.setups import Progress, Setup
 from graphprune.remote.address import Address
-from graphprune.remote.bench import external_files
 from graphprune.remote.link import digest_of
 from graphprune.runner.timing import BUDGET_SECONDS, Blockwise, alternate
+from graphprune.storage.external_places import external_files
 
 TOOL = "onnxruntime_perf_test"
 FOLDER = "/data/local/tmp"

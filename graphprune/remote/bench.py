@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-from onnx import external_data_helper
 
-from graphprune.errors import ModelError
 from graphprune.profiling.setups import Progress, Setup
+from graphprune.remote import failures
 from graphprune.remote.link import Link, digest_of
+from graphprune.storage.external_places import external_files
 
 
 class RemoteBench:
@@ -41,7 +42,11 @@ class RemoteBench:
         names = ", ".join(setup.title for setup in setups)
         card = any(setup.provider.on_card for setup in setups)
         fields = {**shared, "runs": runs, "card": card}
-        return self.link.ask("measure", doing=f"measuring {names}", progress=progress, **fields)[0]
+        doing = f"measuring {names}"
+        found = self.link.ask("measure", doing=doing, progress=progress, **fields)[0]
+        if len(found["runs"]) != len(setups):
+            raise failures.malformed(self.link.address, doing)
+        return found
 
     def alone(self, setup: Setup) -> dict[str, Any]:
         """Memory and load time, see :func:`graphprune.runner.alone.alone`."""
@@ -65,7 +70,10 @@ class RemoteBench:
         if arrays is not None:
             fields = {"arrays": self.link.send_file(_to_npz(list(arrays.values()))), "names": list(arrays)}
         found, payload = self._ask("outputs", setup, **fields)
-        return dict(zip(found["names"], _from_npz(payload), strict=True))
+        try:
+            return dict(zip(found["names"], _from_npz(payload), strict=True))
+        except (ValueError, KeyError, OSError, EOFError, BadZipFile, zlib.error, RuntimeError) as error:
+            raise failures.malformed(self.link.address, setup.title) from error
 
     def forget(self, models: Sequence[Path | bytes]) -> None:
         """Removes files there that nobody asks for again."""
@@ -87,28 +95,6 @@ class RemoteBench:
     def _ask(self, do: str, setup: Setup, **fields: Any) -> tuple[dict[str, Any], bytes]:
         model = self.send_model(setup.model)
         return self.link.ask(do, doing=f"{setup.title}, {setup.sizes}", **setup.ask, model=model, **fields)
-
-
-def external_files(model: Path) -> list[str]:
-    """Files beside an ONNX file that hold its weights.
-
-    Raises:
-        ModelError: the file can't be read, or one of those is missing.
-    """
-    try:
-        proto = onnx.load_model(str(model), load_external_data=False)
-    except Exception as error:  # protobuf raises what it likes
-        what = f"cannot load '{model}'"
-        raise ModelError(what, because=str(error) or None) from error
-    found = set()
-    for tensor in external_data_helper._get_all_tensors(proto):
-        if external_data_helper.uses_external_data(tensor):
-            found.add(external_data_helper.ExternalDataInfo(tensor).location)
-    for location in found:
-        if not (model.parent / location).is_file():
-            what = f"there is no file '{model.parent / location}'"
-            raise ModelError(what, where=f"external data of '{model}'")
-    return sorted(found)
 
 
 def _to_npz(arrays: Sequence[npt.NDArray[Any]]) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 from graphprune.errors import DeviceError
 from graphprune.remote.address import Address
@@ -119,9 +118,19 @@ def other_protocol(address: Address, theirs: object, ours: int) -> DeviceError:
     )
 
 
-def answered(address: Address, error: Mapping[str, str], doing: str | None, hint: str | None) -> DeviceError:
+def malformed(address: Address, doing: str) -> DeviceError:
+    """An answer that no runner gives."""
+    what = f"the answer of {_name(address)} cannot be read"
+    because = "it is not what a runner of graphprune answers to that"
+    return DeviceError(
+        what, where=doing, because=because, hint="another launcher, or the runner brought along"
+    )
+
+
+def answered(address: Address, error: object, doing: str | None, hint: str | None) -> DeviceError:
     """The runner refused a request."""
-    kind, text = error.get("kind", ""), error.get("text", "")
+    said = error if isinstance(error, dict) else {}
+    kind, text = str(said.get("kind", "")), str(said.get("text", ""))[:2000]
     what, usual = _ANSWERS.get(kind, ("the runner on {target} failed", None))
     if address.kind == "cmd" and usual is not None:  # which takes no options: its environment says where
         usual = usual.replace("?folder=/path", "TMPDIR=/path in its environment")

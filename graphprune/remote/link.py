@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
+from graphprune.documents import parse_json
 from graphprune.errors import DeviceError
 from graphprune.remote import failures
 from graphprune.remote.address import Address
+from graphprune.remote.answers import is_answer
 from graphprune.remote.bundle import script
 from graphprune.runner.serving import PROTOCOL
 from graphprune.runner.store import CHUNK
@@ -31,6 +33,9 @@ _END_SECONDS = 10.0
 #: Larger files are sent as they are.
 _PACKED_BYTES = 64 << 20
 _NOISE_LINES = 1000
+#: An answer's document and what follows it are never larger, whatever the other side says.
+_LONGEST_LINE = 64 << 20
+_MOST_BYTES = 4 << 30
 #: Bytes per second of the slowest link that is waited for.
 _SLOWEST = 50e3
 
@@ -104,7 +109,10 @@ class Link:
             DeviceError: it is refused, the link breaks, or nothing is heard for too long.
         """
         number = self._send({"do": do, **fields})
-        return self._wait(number, doing or do, hint, progress)
+        result, payload = self._wait(number, doing or do, hint, progress)
+        if not is_answer(do, result):
+            raise failures.malformed(self.address, doing or do)
+        return result, payload
 
     def send_file(self, source: Path | bytes) -> str:
         """Sends a file unless it is there already; its hash."""
@@ -184,7 +192,7 @@ class Link:
             if "result" in document:
                 return document["result"], payload
             if progress is not None and "progress" in document:
-                progress(*document["progress"])
+                progress(*_two_numbers(document["progress"]))
 
     def _send(self, document: dict[str, Any], payload: Path | bytes = b"") -> int:
         self._number += 1
@@ -220,11 +228,14 @@ class Link:
         source = self._process.stdout
         assert source is not None
         with source, contextlib.suppress(OSError):
-            while line := source.readline():
+            while line := source.readline(_LONGEST_LINE):
                 document = _document(line)
                 if document is None:
                     continue  # a login shell's greeting
                 size = document.get("bytes", 0)
+                if type(size) is not int or not 0 <= size <= _MOST_BYTES:
+                    self._words.append(f"it announces {str(size)[:40]} bytes")
+                    break
                 payload = source.read(size)
                 if len(payload) < size:
                     break
@@ -248,10 +259,17 @@ class Link:
 
 def _document(line: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(line)
+        found = parse_json(line)
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
+
+
+def _two_numbers(found: object) -> tuple[int, int]:
+    """Rounds done and in all; nothing where a runner says something else."""
+    if isinstance(found, list) and len(found) == 2 and all(type(number) is int for number in found):
+        return found[0], found[1]
+    return 0, 0
 
 
 def digest_of(source: Path | bytes) -> str:
