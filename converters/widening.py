@@ -31,7 +31,7 @@ def runnable(file: Path) -> Iterator[Path]:
     _require_one_type(model, file.name)
     with tempfile.TemporaryDirectory(prefix="graphprune-") as folder:
         copy = Path(folder) / file.name
-        widened(load(file)).save(copy)
+        widened(load(file)).save(copy, durable=False)
         yield copy
 
 

@@ -12,18 +12,25 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from graphprune.archive_sizes import require_archive_size, require_arrays
 from graphprune.compare import Difference as Difference
 from graphprune.compare import Feeds as Feeds
 from graphprune.compare import compare_outputs, run, session
 from graphprune.errors import ModelError, UsageError, ValidationError
 from graphprune.feasible_inputs import feasible_inputs
+from graphprune.fed import FedSession
 from graphprune.foreign import runnable
 from graphprune.model import Model
+from graphprune.parts import is_big
+from graphprune.runtime import session_options
 from graphprune.shapes.trace import trace
 from graphprune.storage.streaming import Stream
+from graphprune.widened import HALVES
 
 
-def validate(model: Model, *, in_session: bool = True, stream: Stream | None = None) -> None:
+def validate(
+    model: Model, *, in_session: bool = True, stream: Stream | None = None, big: bool = False
+) -> None:
     """onnx.checker with full shape inference, and an onnxruntime session as users open it.
 
     Operators that onnxruntime does not know are left out of the session.
@@ -33,6 +40,7 @@ def validate(model: Model, *, in_session: bool = True, stream: Stream | None = N
         in_session: False: leave out the session, which takes longer than all the rest of a cut, and with it
             the weights, which the checker has no use for.
         stream: of the model, if there is one already.
+        big: leave the weights out, since they are more than should be in memory.
 
     Raises:
         ValidationError: one of them refuses the model.
@@ -44,13 +52,32 @@ def validate(model: Model, *, in_session: bool = True, stream: Stream | None = N
             pass  # the checks on the whole model decide: an operator may insist on a constant
         else:
             return
-    if model.weight_bytes < 1 << 30 and _is_known_to_onnx(model):
+    if big or is_big(model):
+        _require_fit(stream or Stream(model.ir))
+        return
+    if _is_known_to_onnx(model):
         try:
             onnx.checker.check_model(model.to_proto(), full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             message = "onnx.checker refuses the model"
             raise ValidationError(message, because=" ".join(str(error).split())[:400]) from error
     session(runnable(model), optimize=True)
+
+
+def _require_fit(stream: Stream) -> None:
+    """What can be said of a model without its weights: onnx.checker, where it knows all operators.
+
+    An operator may insist on a constant, so onnxruntime, which takes inputs in their place, is asked as well.
+    """
+    skeleton = stream.skeleton()
+    try:
+        onnx.checker.check_model(skeleton, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
+        try:
+            FedSession(skeleton, {}, session_options())
+        except Exception as error:  # onnxruntime raises a dozen unrelated classes
+            message = "onnxruntime refuses the model"
+            raise ValidationError(message, because=" ".join(str(error).split())[:400]) from error
 
 
 def _is_known_to_onnx(model: Model) -> bool:
@@ -68,12 +95,13 @@ def load_feeds(path: str | Path) -> dict[str, npt.NDArray[np.generic]]:
     message = f"cannot read the data file '{path}'"
     hint = "an .npz of arrays named as the inputs"
     try:
+        require_archive_size(path)
         with Path(path).open("rb") as file:  # numpy leaves a file open that it can't read
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ModelError(message, because="it holds one array without a name", hint=hint)
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+            return require_arrays({name: archive[name] for name in archive.files})
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error, RuntimeError) as error:
         because = " ".join(str(error).split())[:200]
         raise ModelError(message, because=because, hint=hint) from error
 
@@ -107,14 +135,25 @@ def compare_models(
             message = f"the data lack the input '{missing[0]}'"
             raise UsageError(message, because=f"they hold {', '.join(feeds) or 'nothing'}")
     try:
-        expected = run(reference, feeds)
+        expected = run(reference, _cast(reference, feeds))
     except ValidationError as error:
         if data is None:
             raise
         message = "the reference does not run on these data"
         hint = "arrays of the inputs' types and sizes"
         raise ModelError(message, where=error.where, because=error.because, hint=hint) from error
-    return compare_outputs(expected, run(model, feeds))
+    return compare_outputs(expected, run(model, _cast(model, feeds)))
+
+
+def _cast(model: Model, feeds: Feeds) -> Feeds:
+    """Floating-point numbers in the types that a model takes."""
+    types = {v.name: v.dtype for v in model.ir.graph.inputs}
+    found = dict(feeds)
+    for name, array in feeds.items():
+        kind = types.get(name)
+        if kind is not None and kind.is_floating_point() and array.dtype.kind in "fV":
+            found[name] = array.astype(kind.numpy())
+    return found
 
 
 def _require_same_signature(reference: Model, model: Model) -> None:
@@ -134,7 +173,9 @@ def _require_same_signature(reference: Model, model: Model) -> None:
 
 def _takes_the_same(value: ir.Value, other: ir.Value) -> bool:
     if value.dtype is not None and other.dtype is not None and value.dtype != other.dtype:
-        return False
+        both = (value.dtype, other.dtype)
+        if not all(kind in HALVES or kind == ir.DataType.FLOAT for kind in both):
+            return False  # numbers of fewer digits are cast
     if value.shape is None or other.shape is None:
         return True
     sizes = zip(value.shape, other.shape, strict=False)

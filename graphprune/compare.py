@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
 from graphprune.errors import ValidationError
+from graphprune.fed import FedSession, can_be_fed, contiguous
 from graphprune.model import Model
 from graphprune.runtime import session_options
-from graphprune.widened import widened
+from graphprune.storage.streaming import Stream
+from graphprune.widened import wide_float, widened
 
 Feeds = Mapping[str, npt.NDArray[np.generic]]
-#: Protobuf messages end at 2 GiB; larger models are handed to the runtime as files.
+#: Protobuf messages end at 2 GiB; the weights of larger models stay where they are.
 _IN_MEMORY_BYTES = 1 << 30
 
 
@@ -60,7 +60,7 @@ class Difference:
         return f"{np.ceil(least / digit * (1 + 1e-9)) * digit:.2g}"
 
 
-def session(model: Model, *, optimize: bool = False) -> ort.InferenceSession:
+def session(model: Model, *, optimize: bool = False) -> ort.InferenceSession | FedSession:
     """An onnxruntime CPU session; in float32 for what the model does in bfloat16.
 
     Raises:
@@ -75,16 +75,16 @@ def session(model: Model, *, optimize: bool = False) -> ort.InferenceSession:
             return ort.InferenceSession(
                 model.to_proto().SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            model.save(path)
-            return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        stream = Stream(model.ir)
+        weights = {name: tensor for name, tensor in stream.weights.items() if can_be_fed(tensor)}
+        proto = stream.skeleton(weights)
+        return FedSession(proto, {name: contiguous(t) for name, t in weights.items()}, options)
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
         message = "onnxruntime refuses the model"
         raise ValidationError(message, because=_short(error)) from error
 
 
-def run(model: Model | ort.InferenceSession, feeds: Feeds) -> dict[str, npt.NDArray[np.generic]]:
+def run(model: Model | ort.InferenceSession | FedSession, feeds: Feeds) -> dict[str, npt.NDArray[np.generic]]:
     """All outputs of a model (run as written, unless a session is given).
 
     Raises:
@@ -97,8 +97,7 @@ def run(model: Model | ort.InferenceSession, feeds: Feeds) -> dict[str, npt.NDAr
         wide = {i.name for i in runner.get_inputs() if i.type == "tensor(float)"}
         given = {k: v for k, v in feeds.items() if k in known}
         for name in wide & given.keys():
-            if given[name].dtype.name == "bfloat16":  # see `widened`
-                given[name] = given[name].astype(np.float32)
+            given[name] = wide_float(given[name])  # see `widened`
         results = runner.run(names, given)
     except Exception as error:
         message = "onnxruntime can't run the model"

@@ -40,6 +40,16 @@ class Layout:
         return -3 - self.along if swapped else self.along
 
 
+#: Operators that do to real numbers what they do to integers.
+MOVING = frozenset({
+    "Concat", "DepthToSpace", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Slice",
+    "SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze",
+})  # fmt: skip
+#: Least and largest number of each type.
+INTEGER_RANGES = {
+    ir.DataType.UINT8: (0, 255), ir.DataType.INT8: (-128, 127), ir.DataType.UINT16: (0, 65535),
+    ir.DataType.INT16: (-32768, 32767), ir.DataType.UINT4: (0, 15), ir.DataType.INT4: (-8, 7),
+}  # fmt: skip
 #: Quantized inputs of each operator.
 QUANTIZED: dict[tuple[str, int], Layout] = {
     ("DequantizeLinear", 0): Layout(2, (1,), None),
@@ -106,14 +116,20 @@ def real_weights(node: ir.Node, i: int, array: npt.NDArray[np.generic]) -> npt.N
     points = zero_points(node, i, array.shape)
     if points is not None:
         real = real - points.astype(np.float32)
-    if layout.scales:
-        scales = [_constant(node, i) for i in layout.scales]
-    else:
-        scales = [_scale_behind(node, layout, array.shape)]
-    for scale in scales:
-        if scale is not None:
-            real = real * spread(node, layout, scale.astype(np.float32), array.shape)
+    for scale in scales_of(node, layout, array.shape):
+        real = real * spread(node, layout, scale.astype(np.float32), array.shape)
     return np.asarray(real, np.float32)
+
+
+def scales_of(node: ir.Node, layout: Layout, shape: tuple[int, ...]) -> list[npt.NDArray[Any]]:
+    """The constant factors of the integers at an input: of the node, or behind it; those that are known."""
+    if layout.scales:
+        found = [_constant(node, i) for i in layout.scales]
+    else:
+        behind = scale_behind(node, layout, shape)
+        factor = _constant(*behind) if behind is not None else None
+        found = [factor.reshape(-1) if factor is not None else None]
+    return [scale for scale in found if scale is not None]
 
 
 def spread(
@@ -133,8 +149,8 @@ def spread(
     return np.broadcast_to(values, shape)
 
 
-def _scale_behind(node: ir.Node, layout: Layout, shape: tuple[int, ...]) -> npt.NDArray[Any] | None:
-    """The constant factor that the integers that a node makes are multiplied with, behind a Cast.
+def scale_behind(node: ir.Node, layout: Layout, shape: tuple[int, ...]) -> tuple[ir.Node, int] | None:
+    """Where the constant factor stands that the integers of a node are multiplied with, behind a Cast.
 
     The factor of the other operand, known at run time only, is often multiplied with it first.
     """
@@ -154,7 +170,7 @@ def _scale_behind(node: ir.Node, layout: Layout, shape: tuple[int, ...]) -> npt.
         for i in range(len(factor.inputs)):
             scale = _constant(factor, i)
             if scale is not None and scale.size in (1, shape[layout.axis(node)]):
-                return scale.reshape(-1)
+                return factor, i
     return None
 
 

@@ -16,20 +16,14 @@ from graphprune.compare import session
 from graphprune.foreign import runnable
 from graphprune.model import Model
 from graphprune.names import unique_name
+from graphprune.quantization import INTEGER_RANGES, MOVING
+from graphprune.realnumbers.copying import real_copy
 from graphprune.shapes.shape_values import reads
 from graphprune.storage.constants import is_constant
+from graphprune.tolerance import in_single_precision
 
-#: Operators that do to real numbers what they do to integers.
-_MOVING = frozenset({
-    "Concat", "DepthToSpace", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Slice",
-    "SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze",
-})  # fmt: skip
 _INTEGER_SUMS = ("MatMulInteger", "ConvInteger")
 _QUANTIZERS = ("QuantizeLinear", "DynamicQuantizeLinear")
-_RANGES = {
-    ir.DataType.UINT8: (0, 255), ir.DataType.INT8: (-128, 127), ir.DataType.UINT16: (0, 65535),
-    ir.DataType.INT16: (-32768, 32767), ir.DataType.UINT4: (0, 15), ir.DataType.INT4: (-8, 7),
-}  # fmt: skip
 #: A step of the quantization here and there, by the time it comes to the outputs.
 _ROUNDED = 5e-2
 #: Against 0 / 0 where all that is to be quantized is zero.
@@ -37,17 +31,26 @@ _TINY = 1e-30
 
 
 def without_rounding(pair: tuple[Model, Model], accepted: float) -> tuple[tuple[Model, Model], float]:
-    """Two models to compare, and how far apart they may be: quantized ones as they are without the rounding.
+    """Two models to compare, and how far apart they may be.
 
-    Where that can't be had, sums of other lengths may move some numbers by one step of the quantization.
+    Those in 16 bits are compared in float32, quantized ones as they are without the rounding.  Where that
+    can't be had, sums of other lengths may move some numbers by one step of the quantization.
     """
+    wide = in_single_precision(pair[0]), in_single_precision(pair[1])
+    if wide[1] is not pair[1] or rounds(pair[0]):
+        session(runnable(pair[1]))  # what is written has to load as well
     if not rounds(pair[0]):
-        return pair, accepted
-    first, second = (unrounded(model) for model in pair)
-    if first is None or second is None:
-        return pair, max(accepted, _ROUNDED)
-    session(runnable(pair[1]))  # what is written has to load as well
-    return (first, second), accepted
+        return wide, accepted
+    for smooth in (unrounded, _real):
+        first, second = (smooth(model) for model in wide)
+        if first is not None and second is not None:
+            return (first, second), accepted
+    return wide, max(accepted, _ROUNDED)
+
+
+def _real(model: Model) -> Model | None:
+    found = real_copy(model)
+    return None if found is None else found[0]
 
 
 def rounds(model: Model) -> bool:
@@ -93,7 +96,7 @@ def unrounded(model: Model) -> Model | None:
 
 def _moves(node: ir.Node, touched: Sequence[ir.Value]) -> bool:
     """Does the node only move what it is given, all of which is real (Pad: with zeros)?"""
-    if node.op_type not in _MOVING or node.domain != "":
+    if node.op_type not in MOVING or node.domain != "":
         return False
     if node.op_type == "Concat":
         return len(touched) == len(node.inputs)
@@ -122,14 +125,14 @@ class _Edit:
         if point is None:
             code = self._node.attributes.get_int("output_dtype", 0)
             kind = ir.DataType(code) if code else ir.DataType.UINT8
-        if x is None or scale is None or dtype is None or kind not in _RANGES or not _is_scalar(scale):
+        if x is None or scale is None or dtype is None or kind not in INTEGER_RANGES or not _is_scalar(scale):
             return False
         y = self._add("Div", [x, scale])
         if point is not None:
             if not _is_scalar(point):
                 return False
             y = self._add("Add", [y, self._number(point, dtype)])
-        low, high = (self._constant(np.asarray(n, dtype.numpy())) for n in _RANGES[kind])
+        low, high = (self._constant(np.asarray(n, dtype.numpy())) for n in INTEGER_RANGES[kind])
         self._replace(0, self._add("Min", [self._add("Max", [y, low]), high]), dtype)
         return True
 

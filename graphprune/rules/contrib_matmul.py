@@ -10,6 +10,7 @@ from dataclasses import replace
 from graphprune.algebra import Axis
 from graphprune.rules.context import Blocked, Context
 from graphprune.rules.contraction import WINDOW, channels_of, contract, conv, gemm, product
+from graphprune.rules.quantized import in_blocks
 from graphprune.rules.registry import rule
 
 DOMAIN = "com.microsoft"
@@ -118,13 +119,10 @@ def matmul_bits(ctx: Context) -> list[list[Axis]]:
     n, blocks, inner = b
     ctx.freeze(inner, "a block of weights is packed into bytes")
     size = ctx.attr_int("block_size", 0)
-    if x[-1].size == blocks.size * size:
-        outer, within = ctx.split(x[-1], (blocks.size, size))
-        ctx.freeze(within, "one scale stands for a block of weights")
-        contract(ctx, outer, blocks)
-    else:
-        ctx.freeze(x[-1], "its last block of weights is not full")
-        ctx.freeze(blocks, "its last block of weights is not full")
+    if size < 1 or -(-x[-1].size // size) != blocks.size:
+        message = f"{blocks.size} blocks of {size} are not {x[-1].size} columns"
+        raise Blocked(message)
+    contract(ctx, in_blocks(ctx, x[-1], blocks, size, "one scale stands for a block of weights"), blocks)
     for i in (2, 3):
         if ctx.has(i):
             _per_block(ctx, i, n, blocks)
@@ -139,6 +137,6 @@ def _per_block(ctx: Context, i: int, n: Axis, blocks: Axis) -> None:
     ctx.equate(n, axes[0])
     if axes[1].size == blocks.size:
         ctx.equate(blocks, axes[1])
-    else:
-        for axis in (blocks, axes[1]):
-            ctx.freeze(axis, "zero points of several blocks share a byte")
+        return
+    shared = -(-blocks.size // max(axes[1].size, 1))
+    ctx.equate(in_blocks(ctx, blocks, axes[1], shared, "zero points of several blocks share a byte"), axes[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
@@ -42,6 +43,9 @@ def reshape(ctx: Context) -> list[list[Axis]]:
     Shapes are those of the traced run, so it does not matter how the target shape is computed.
     """
     x, old, new = ctx.axes(0), ctx.shape(0), ctx.out_shape()
+    if prod(old) != prod(new):
+        message = f"{old} and {new} do not hold the same number of elements"
+        raise Blocked(message)
     if 0 in old:
         message = "an empty tensor is reshaped"
         raise Blocked(message)

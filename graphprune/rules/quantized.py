@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphprune.algebra import Axis
+import numpy as np
+
+from graphprune.algebra import Axis, concat
 from graphprune.quantization import QUANTIZED
 from graphprune.rules.context import Blocked, Context
 from graphprune.rules.contraction import WINDOW, channels_of, product
@@ -86,13 +88,31 @@ def _blocks(ctx: Context, axis: Axis, scale: Axis, block: int) -> None:
     """One scale for each ``block`` positions: they go together.  A single block may lose any position."""
     if scale.size == 1:
         return
-    if axis.size % scale.size or axis.size // scale.size != block:
-        ctx.freeze(axis, f"blocks of {block} don't divide its {axis.size} positions")
-        ctx.freeze(scale, f"blocks of {block} don't divide {axis.size} positions")
+    if -(-axis.size // block) != scale.size:
+        ctx.freeze(axis, f"{scale.size} blocks of {block} are not its {axis.size} positions")
+        ctx.freeze(scale, f"{scale.size} blocks of {block} are not {axis.size} positions")
         return
-    blocks, inner = ctx.split(axis, (scale.size, block))
-    ctx.equate(blocks, scale)
-    ctx.freeze(inner, f"{block} positions share one scale")
+    ctx.equate(in_blocks(ctx, axis, scale, block, f"{block} positions share one scale"), scale)
+
+
+def in_blocks(ctx: Context, axis: Axis, blocks: Axis, size: int, reason: str) -> Axis:
+    """The blocks that an axis consists of, each of which goes as a whole; a last one that is not full stays.
+
+    Args:
+        ctx: of the node.
+        axis: of positions.
+        blocks: an axis as long as there are blocks.
+        size: positions of a full block.
+        reason: why they go together.
+    """
+    full = axis.size // size
+    whole, within = ctx.split(axis.take(np.arange(full * size)), (full, size))
+    ctx.freeze(within, reason)
+    if full == blocks.size:
+        return whole
+    last = f"its last block of {size} is not full"
+    ctx.freeze(axis.take(np.arange(full * size, axis.size)), last)
+    return concat([whole, ctx.frozen(blocks.size - full, last)])
 
 
 @rule("QuantizeLinear", since=10)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.calibration.moments import gram
+from graphprune.steady import product
 
 Matrix = npt.NDArray[np.float64]
 #: Relative to the mean of the diagonal of ``XᵀX``; the last stands for no change at all.
@@ -37,7 +38,8 @@ class Rows:
     def add(self, x: npt.NDArray[np.float32], r: npt.NDArray[np.float32]) -> None:
         """More rows; those of a run that overflows say nothing."""
         with np.errstate(over="ignore", invalid="ignore"):
-            xx, xr, rr = gram(x), np.matmul(x.transpose(0, 2, 1), r), float(np.vdot(r, r))
+            xx, rr = gram(x), float(np.vdot(r, r))
+            xr = np.stack([product(a.T, b) for a, b in zip(x, r, strict=True)])
             if not np.isfinite(xx.sum() + xr.sum() + rr):
                 return
         self.count += x.shape[1]

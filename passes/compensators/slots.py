@@ -110,7 +110,7 @@ def _typed(array: Array, dtype: ir.DataType) -> npt.NDArray[np.generic]:
     if dtype == ir.DataType.FLOAT16:
         most = float(np.finfo(np.float16).max)
         array = np.clip(array, -most, most)
-    return np.ascontiguousarray(array.astype(dtype.numpy()))
+    return np.asarray(array.astype(dtype.numpy()), order="C")  # a scalar stays one
 
 
 def _is_own(value: ir.Value) -> bool:
