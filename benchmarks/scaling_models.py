@@ -1,16 +1,17 @@
 """Networks of any depth, written without a framework: what `scaling.py` measures.
 
 Weights of small widths are stored in the file. Those of realistic widths are external data in a sparse
-file: it has its full length, takes no room on the disk, and holds zeros.
+file: it has its full length, takes no room on the disk, and holds zeros; or noise, if that is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -18,6 +19,8 @@ OPSET = 18
 _ONE = numpy_helper.from_array(np.ones(1, np.int64))
 #: External weights start at multiples of this, as the exporters write them.
 PAGE = 4096
+#: Offset -> shape of each external weight.
+Places = Mapping[int, tuple[int, ...]]
 
 
 class Network:
@@ -25,12 +28,22 @@ class Network:
 
     Args:
         data: name of the file for the weights; None: they are part of the model.
+        dtype: type of weights and activations.
+        fill: writes the numbers of each external weight, one after the other; None: zeros in a sparse file.
     """
 
-    def __init__(self, data: str | None = None) -> None:
+    def __init__(
+        self,
+        data: str | None = None,
+        dtype: type = np.float32,
+        fill: Callable[[Path, Places], None] | None = None,
+    ) -> None:
         self.nodes: list[onnx.NodeProto] = []
+        self.dtype = np.dtype(dtype)
+        self.kind = helper.np_dtype_to_tensor_dtype(self.dtype)
         self._weights: dict[str, onnx.TensorProto] = {}
-        self._data, self._length = data, 0
+        self._data, self._length, self._fill = data, 0, fill
+        self._places: dict[int, tuple[int, ...]] = {}
         self._rng = np.random.default_rng(0)
 
     def op(self, kind: str, *inputs: str, **attributes: object) -> str:
@@ -47,22 +60,23 @@ class Network:
     def weight(self, *shape: int) -> str:
         """A parameter; noise of variance 1 / fan-in unless it is external."""
         name = f"weight_{len(self._weights)}"
-        tensor = TensorProto(name=name, dims=shape, data_type=TensorProto.FLOAT)
-        size = int(np.prod(shape))
+        tensor = TensorProto(name=name, dims=shape, data_type=self.kind)
+        size = int(np.prod(shape)) * self.dtype.itemsize
         if self._data is None:
             fan_in = shape[0] if len(shape) == 2 else max(int(np.prod(shape[1:])), 1)
             noise = self._rng.standard_normal(shape, np.float32) / np.float32(fan_in**0.5)
-            tensor.raw_data = (noise if len(shape) > 1 else 1 + noise / 10).astype(np.float32).tobytes()
+            tensor.raw_data = (noise if len(shape) > 1 else 1 + noise / 10).astype(self.dtype).tobytes()
         else:
             tensor.data_location = TensorProto.EXTERNAL
-            entries = {"location": self._data, "offset": self._length, "length": 4 * size}
+            entries = {"location": self._data, "offset": self._length, "length": size}
             for key, value in entries.items():
                 tensor.external_data.add(key=key, value=str(value))
-            self._length += -(-4 * size // PAGE) * PAGE
+            self._places[self._length] = shape
+            self._length += -(-size // PAGE) * PAGE
         self._weights[name] = tensor
         return name
 
-    def constant(self, value: object, dtype: type = np.int64) -> str:
+    def constant(self, value: object, dtype: npt.DTypeLike = np.int64) -> str:
         """A constant that is part of the model; equal ones are one."""
         array = np.asarray(value, dtype)
         name = f"constant_{array.dtype}_{array.shape}_{array.tobytes().hex()[:40]}"
@@ -79,6 +93,8 @@ class Network:
         if self._data is not None:
             with path.with_name(self._data).open("wb") as file:
                 file.truncate(self._length)
+            if self._fill is not None:
+                self._fill(path.with_name(self._data), self._places)
 
 
 def residual_cnn(path: Path, nodes: int, *, width: int = 16, data: str | None = None) -> None:
@@ -162,7 +178,7 @@ class _Decoder:
         mean = net.op("ReduceMean", square, net.constant([-1]), keepdims=1)
         root = net.op("Sqrt", net.op("Add", mean, net.constant(1e-5, np.float32)))
         x = net.op("Mul", x, net.op("Div", net.constant(1.0, np.float32), root))
-        return net.op("Mul", net.weight(self.widths.hidden), net.op("Cast", x, to=TensorProto.FLOAT))
+        return net.op("Mul", net.weight(self.widths.hidden), net.op("Cast", x, to=net.kind))
 
     def linear(self, x: str, n_in: int, n_out: int) -> str:
         return self.net.op("MatMul", x, self.net.weight(n_in, n_out))
@@ -211,7 +227,7 @@ class _Decoder:
         q, k = self.rotate(q, cos, sin), self.rotate(k, cos, sin)
         k, v = self.repeat(k, batch, length), self.repeat(v, batch, length)
         scores = net.op("MatMul", q, net.op("Transpose", k, perm=[0, 1, 3, 2]))
-        scores = net.op("Mul", scores, net.constant(w.head_dim**-0.5, np.float32))
+        scores = net.op("Mul", scores, net.constant(w.head_dim**-0.5, net.dtype))
         weights = net.op("Softmax", net.op("Add", scores, mask), axis=-1)
         mixed = net.op("Transpose", net.op("MatMul", weights, v), perm=[0, 2, 1, 3])
         batch, length = self.size(x, 0), self.size(x, 1)
@@ -235,9 +251,10 @@ def decoder(
     layers: int | None = None,
     widths: Widths | None = None,
     data: str | None = None,
+    network: Network | None = None,
 ) -> None:
     """Grouped-query attention with rotary embedding, and gated MLPs: 96 nodes per layer."""
-    net, w = Network(data), widths or Widths()
+    net, w = network or Network(data), widths or Widths()
     make = _Decoder(net, w)
     x = net.op("Gather", net.weight(w.vocabulary, w.hidden), "tokens")
     length = net.op("Gather", net.op("Shape", "tokens"), net.constant(1), axis=0)
@@ -246,15 +263,17 @@ def decoder(
     frequencies = net.constant(10000.0 ** -np.linspace(0, 1, w.head_dim // 2), np.float32)
     angles = net.op("Mul", column, frequencies)
     angles = net.op("Concat", angles, angles, axis=-1)
-    cos, sin = net.op("Cos", angles), net.op("Sin", angles)
+    cos, sin = (net.op("Cast", net.op(wave, angles), to=net.kind) for wave in ("Cos", "Sin"))
     rows, columns = (net.op("Unsqueeze", positions, net.constant([d])) for d in (1, 0))
     later = net.op("Greater", columns, rows)
-    mask = net.op("Where", later, net.constant(-1e9, np.float32), net.constant(0.0, np.float32))
+    mask = net.op("Where", later, net.constant(-3e4, net.dtype), net.constant(0.0, net.dtype))
     for _ in range(layers or max(nodes // 96, 1)):
         x = make.layer(x, cos, sin, mask)
     make.linear(make.norm(x), w.hidden, w.vocabulary)
     tokens = helper.make_tensor_value_info("tokens", TensorProto.INT64, ["batch", "length"])
-    logits = helper.make_tensor_value_info(net.nodes[-1].output[0], 1, ["batch", "length", w.vocabulary])
+    logits = helper.make_tensor_value_info(
+        net.nodes[-1].output[0], net.kind, ["batch", "length", w.vocabulary]
+    )
     net.save(path, [tokens], [logits])
 
 

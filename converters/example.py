@@ -11,6 +11,7 @@ import numpy as np
 from graphprune.converters.dynamic import Axes
 from graphprune.converters.parity import Array, first_line
 
+from graphprune.archive_sizes import require_archive_size, require_arrays
 from graphprune.errors import ModelError
 
 # The parity is measured at another batch size than the traced one, which shows a batch frozen by
@@ -60,8 +61,9 @@ def read_inputs(path: Path) -> dict[str, Array]:
         ModelError: it can't be read, or holds nothing.
     """
     try:
+        require_archive_size(path)
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+            arrays = require_arrays({name: archive[name] for name in archive.files})
     except Exception as error:  # numpy, zip and OS errors; a single array has no files
         what = f"cannot read the example inputs '{path}'"
         raise ModelError(what, because=first_line(error), hint="numpy.savez(path, name=array)") from error

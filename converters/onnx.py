@@ -12,7 +12,8 @@ from graphprune.converters.staging import staged
 from graphprune.converters.widening import runnable
 from onnx import version_converter
 
-from graphprune.errors import ModelError, UsageError
+from graphprune.errors import GraphPruneError, ModelError
+from graphprune.storage.external_places import external_files
 from graphprune.storage.writing import data_file, require_apart
 
 
@@ -31,11 +32,11 @@ def to_onnx(source: str, out: str | Path, *, opset: int | None = None) -> Conver
     """
     file, out = Path(source), Path(out)
     try:
+        beside = [file.parent / name for name in external_files(file)]
         model = onnx.load(file, load_external_data=False)
-        beside = _data_files(model, file)
         require_apart([out], beside)
         onnx.load_external_data_for_model(model, str(file.parent))
-    except UsageError:
+    except GraphPruneError:
         raise
     except Exception as error:  # protobuf, OS and onnx errors
         what = f"cannot read the ONNX file '{file}'"
@@ -58,9 +59,3 @@ def to_onnx(source: str, out: str | Path, *, opset: int | None = None) -> Conver
         onnx.save(model, written, save_as_external_data=large, location=f"{out.name}.data")
         measured = parity.check(list(expected.values()), parity.run(written, feeds), where=source)
         return describe(written, source=source, out=out, framework="onnx", exporter=exporter, parity=measured)
-
-
-def _data_files(model: onnx.ModelProto, file: Path) -> list[Path]:
-    """Files beside the model that its weights stand in."""
-    entries = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
-    return [file.parent / name for name in {e.value for e in entries if e.key == "location"}]

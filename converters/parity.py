@@ -49,9 +49,10 @@ def session(file: Path) -> ort.InferenceSession:
         ModelError: onnxruntime refuses the file.
     """
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised
     try:
-        return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        # Without a second try, which onnxruntime would announce on stdout.
+        return ort.InferenceSession(str(file), options, ["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
         what = f"onnxruntime refuses the converted model '{file.name}'"
         raise ModelError(what, because=first_line(error)) from error

@@ -26,10 +26,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.errors import ModelError
 from graphprune.label_rows import Labels, compact, differences, widen, without_repetitions
 
 #: Index of the reason "none given"; 0 means "not frozen".
 UNGIVEN = 1
+#: Larger axes are data, not channels: a label for each position would only fill the memory.
+MOST_POSITIONS, MOST_UNITS = 1 << 24, 1 << 27
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,9 +125,12 @@ class Algebra:
     # ---- making axes ----------------------------------------------------------------------------
 
     def fresh(self, size: int, *, zero: bool = True) -> Axis:
-        """An axis of ``size`` new units.  An axis of size 1 can't shrink and has none."""
-        if size <= 1:
+        """An axis of ``size`` new units.  One of size 1, or of many millions, can't shrink and has none."""
+        if size <= 1 or size > MOST_POSITIONS:
             return self.plain(size)
+        if self._count + size > MOST_UNITS:
+            message = "the model has too many positions that could be removed"
+            raise ModelError(message, because=f"they are more than {MOST_UNITS}, and each takes memory")
         start, self._count = self._count, self._count + size
         while self._count > len(self._parent):
             for name in ("_parent", "_bound", "_frozen", "_changed", "_place"):

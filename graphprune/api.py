@@ -11,21 +11,27 @@ from graphprune.calibration.samples import SampleSource
 from graphprune.check import Feeds, compare_models, validate
 from graphprune.clock import Clock
 from graphprune.decision import bounds, decide, decide_or_fall_back
-from graphprune.declarations import DeclarationSource
+from graphprune.declarations import DeclarationSource, read_declarations
 from graphprune.errors import UsageError
+from graphprune.forecast import announce
 from graphprune.graph import DependencyGraph, analyze
 from graphprune.interface_axes import allowed_by
+from graphprune.journal import open_journal
 from graphprune.model import Model, Source, load
+from graphprune.parts import is_big
 from graphprune.passes.compensators import compensator_for
 from graphprune.plan import Plan
 from graphprune.planner import removed_units
 from graphprune.progress import Progress
 from graphprune.pruning import PruneResult as PruneResult
-from graphprune.pruning import carry_out, cost_of, cut_and_leave_room, note_origin
+from graphprune.pruning import carry_out, compensated, cost_of, cut_and_leave_room, note_origin
 from graphprune.reporting.report import write_report
 from graphprune.reporting.request import ReportRequest
+from graphprune.steady import steady
+from graphprune.storage.workspace import reserved_if_any
 from graphprune.storage.writing import require_writable
 from graphprune.strategy import strategy
+from graphprune.target import parse_bytes
 
 
 def _graph(
@@ -58,6 +64,7 @@ def _graph_for(
     return _graph(source, dims, said or None, [*allow_io, *allowed_by(plan)], in_place=in_place)
 
 
+@steady()
 def plan(
     model: Source | DependencyGraph,
     *,
@@ -125,6 +132,7 @@ def plan(
     return decide(graph, asked, target, selection, limits, tuning)
 
 
+@steady()
 def apply(
     model: Source | DependencyGraph,
     plan: Plan,
@@ -159,13 +167,13 @@ def apply(
     graph = model if isinstance(model, DependencyGraph) else _graph_for(plan, model, dims, declarations)
     removed = removed_units(graph, plan)
     pruned = cut_and_leave_room(graph, removed)
-    validate(pruned)
+    validate(pruned, big=is_big(graph.model))
     change = compensator_for(asked.recipe.compensator, graph, removed, pruned, plan.target)
     if change is not None:
         evidence = asked.evidence(graph)
         with evidence.substitutes.applied(pruned, Keeps(graph.analysis, removed)):
-            pruned = change(evidence, removed, pruned)
-        validate(pruned)
+            pruned = compensated(asked, graph, change, removed, pruned, plan.target)
+        validate(pruned, big=is_big(graph.model))
     note_origin(pruned, graph, plan, cost_of(pruned, dims))
     return pruned
 
@@ -177,6 +185,7 @@ def check(
     return compare_models(load(reference), load(model), data, seed=seed)
 
 
+@steady()
 def prune(
     model: Source,
     output: str | Path | None = None,
@@ -197,6 +206,8 @@ def prune(
     allow_io: Collection[str] = (),
     seed: int = 0,
     progress: Progress | None = None,
+    shard_size: int | str | None = None,
+    resume: bool = False,
     **limits: Any,
 ) -> PruneResult:
     """All of it: plan, cut, validate, verify, compensate, write.
@@ -221,6 +232,8 @@ def prune(
         allow_io: model inputs and outputs that may shrink: see :func:`~graphprune.graph.analyze`.
         seed: of everything random.
         progress: is told how far which stage is: ``progress("calibrating", 3, 16)``.
+        shard_size: the weights go into files beside the output, of at most so many bytes each (``"2GB"``).
+        resume: go on from what a run that was interrupted has found out (docs/big.md).
         **limits: the other options of :func:`plan`: kinds, exact_only, include, exclude, align, floor,
             provider, threads, batch, on.
 
@@ -234,6 +247,7 @@ def prune(
         calibration=calibration, samples=samples, seed=seed, dims=dims, progress=progress,
     )  # fmt: skip
     bounds(**limits)
+    shard_bytes = parse_bytes(str(shard_size)) if shard_size is not None else None
     asked_report = ReportRequest.of(report)
     page = asked_report.path if asked_report is not None else None
     from_file = isinstance(model, (str, Path))
@@ -246,22 +260,28 @@ def prune(
     for path in (output, plan_out, page):
         if path is not None:
             require_writable(Path(path))
-    source = load(model)
-    clock.stop("load")
-    if use_plan is None:
-        graph = _graph(source, dims, declarations, allow_io, in_place=from_file)
-    else:
-        graph = _graph_for(use_plan, source, dims, declarations, allow_io, in_place=from_file)
-    clock.stop("analyze")
-    asked.evidence(graph)  # samples that don't fit are no reason to fall back
-    decision = use_plan and use_plan.noting(**asked.weight_options())
-    if decision is None:
-        decision, asked = decide_or_fall_back(graph, asked, target or {}, limits)
-    result = carry_out(
-        graph, asked, decision, clock, output=output, plan_out=plan_out, followed=use_plan,
-        verify_result=verify_result, seed=seed, dims=dims,
-    )  # fmt: skip
-    if asked_report is not None:
-        setup = {key: limits[key] for key in ("provider", "threads", "batch", "on") if limits.get(key)}
-        write_report(graph, result, asked_report, source, setup)
-    return result
+    with reserved_if_any(output, keep=resume) as folder:
+        source = load(model)
+        clock.stop("load")
+        announce(source, verify=verify_result)
+        if use_plan is None:
+            graph = _graph(source, dims, declarations, allow_io, in_place=from_file)
+        else:
+            graph = _graph_for(use_plan, source, dims, declarations, allow_io, in_place=from_file)
+        clock.stop("analyze")
+        evidence = asked.evidence(graph)  # samples that don't fit are no reason to fall back
+        question = {"target": target, "samples": samples, "dims": dims, **limits, **asked.options()}
+        question |= {"seed": seed, "io": sorted(allow_io), "plan": use_plan and use_plan.sha256}
+        question |= {"declarations": read_declarations(declarations).source}
+        evidence.journal = open_journal(folder, source, evidence.given, question, resume=resume)
+        decision = use_plan and use_plan.noting(**asked.weight_options())
+        if decision is None:
+            decision, asked = decide_or_fall_back(graph, asked, target or {}, limits)
+        result = carry_out(
+            graph, asked, decision, clock, output=output, plan_out=plan_out, followed=use_plan,
+            verify_result=verify_result, seed=seed, dims=dims, shard_bytes=shard_bytes,
+        )  # fmt: skip
+        if asked_report is not None:
+            setup = {key: limits[key] for key in ("provider", "threads", "batch", "on") if limits.get(key)}
+            write_report(graph, result, asked_report, source, setup)
+        return result

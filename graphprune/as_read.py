@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from graphprune.compare import Feeds, compare_outputs, run, session
+from graphprune.compare import Difference, Feeds, compare_outputs, run, session
 from graphprune.errors import ValidationError
 from graphprune.foreign import foreign_nodes
 from graphprune.model import Model
@@ -42,14 +42,19 @@ def require_as_read(model: Model, feeds: Feeds, tolerance: float) -> None:
         return
     for difference in compare_outputs(finite, run(session(model), feeds)):
         if not difference.within(tolerance):
-            message = "the model was changed by reading it"
-            raise ValidationError(
-                message,
-                where=f"output '{difference.output}', values up to {difference.scale:.3g}",
-                because=f"'{model.path}' itself gives values that differ by {difference.max_error:.3g}; "
-                "nothing was written",
-                hint="please report this model: it shows a mistake in graphprune",
-            )
+            raise changed_by_reading(difference, model.path)
+
+
+def changed_by_reading(difference: Difference, path: Path | None) -> ValidationError:
+    """What is said where the file itself gives other values than the model that was read from it."""
+    message = "the model was changed by reading it"
+    return ValidationError(
+        message,
+        where=f"output '{difference.output}', values up to {difference.scale:.3g}",
+        because=f"'{path}' itself gives values that differ by {difference.max_error:.3g}; "
+        "nothing was written",
+        hint="please report this model: it shows a mistake in graphprune",
+    )
 
 
 def _outputs_of_file(path: Path, feeds: Feeds) -> dict[str, npt.NDArray[np.generic]]:

@@ -26,6 +26,12 @@ _SCALED = {
 }  # fmt: skip
 
 
+#: Zero is still zero behind them, or what stands for zero.
+_KEEPS_ZERO = frozenset({"QuantizeLinear", "DequantizeLinear"})
+#: They make integers that stand for data.
+_QUANTIZERS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
+
+
 @dataclass(frozen=True)
 class Span:
     """Nodes that can go together.
@@ -111,6 +117,8 @@ class SpanFinder:
             here = [v in zero or _is_weight(v) for v in inputs]
             if (
                 node in self._weighted
+                or is_stored_weight(node)
+                or (node.op_type in _KEEPS_ZERO and here[:1] == [True])
                 or (node.op_type in _SCALED and all(here[1:]))
                 or (node.op_type in ZERO_IF_ANY and any(here))
                 or (node.op_type in ZERO_IF_FIRST and here[:1] == [True])
@@ -135,7 +143,7 @@ class SpanFinder:
             for node in nodes
             if node.op_type not in ("Shape", "Size")
             for v in node.inputs
-            if v is not None and not is_constant(v) and v.producer() not in inside and _is_float(v)
+            if v is not None and not is_constant(v) and v.producer() not in inside and _is_data(v)
         }
         if not sources:
             return False
@@ -150,7 +158,7 @@ class SpanFinder:
             if v in seen or node is None or self._position(v) <= first:
                 continue
             seen.add(v)
-            todo.extend(i for i in node.inputs if i is not None and _is_float(i))
+            todo.extend(i for i in node.inputs if i is not None and _is_data(i))
         return False
 
     def _position(self, value: ir.Value) -> int:
@@ -197,6 +205,17 @@ class SpanFinder:
         return all(
             s.get(a.name or "") is not None and s.get(a.name or "") == s.get(b.name or "") for s in shapes
         )
+
+
+def is_stored_weight(node: ir.Node) -> bool:
+    """Is a node all that stands between a weight in the file and the numbers that are used?"""
+    return node.op_type in ("Cast", "DequantizeLinear") and is_constant(node.inputs[0])
+
+
+def _is_data(value: ir.Value) -> bool:
+    """Floating-point numbers, perhaps quantized."""
+    producer = value.producer()
+    return _is_float(value) or (producer is not None and producer.op_type in _QUANTIZERS)
 
 
 def _is_weight(value: ir.Value) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from graphprune.amounts import size
 from graphprune.device.options import Tuning
 from graphprune.device.tuning import aligned, latency_goal
 from graphprune.errors import CalibrationError, DeviceError, ModelError, TargetError, UsageError
@@ -13,7 +14,8 @@ from graphprune.graph import DependencyGraph
 from graphprune.passes.allocators import ALLOCATORS, Allocation, Limits
 from graphprune.passes.compensators import COMPENSATORS
 from graphprune.passes.compensators.room import Room
-from graphprune.passes.criteria import CRITERIA
+from graphprune.passes.criteria import BY_WEIGHTS, CRITERIA
+from graphprune.passes.criteria.readers import shares_of_magnitude
 from graphprune.passes.effect import Effect
 from graphprune.plan import Plan
 from graphprune.planner import make_plan
@@ -22,6 +24,9 @@ from graphprune.search import Remembered, solver
 from graphprune.selection import Selection
 from graphprune.strategy import Strategy, strategy
 from graphprune.target import fractions
+
+#: Models with more bytes of weights are not run unless somebody asks for it.
+MOST_RUN = 1 << 31
 
 
 def decide(
@@ -55,22 +60,27 @@ def decide(
     groups = selection.choose(graph)
     if restriction and not groups:
         _require_kinds(graph, asked.recipe.kinds or (), restriction)
-    evidence = asked.evidence(graph)
+    stand_in = None if asked.recipe.criterion in BY_WEIGHTS else asked.stand_in(graph)
+    evidence = asked.evidence(graph) if stand_in is None else stand_in.evidence
     judge = CRITERIA[asked.recipe.criterion](asked.seed)
-    evidence.admit(groups)
+    if stand_in is None:
+        evidence.admit(groups)
+    else:
+        stand_in.admit(groups)
     with evidence.substitutes.applied():
-        scores = judge(evidence)
+        scores = judge(evidence) if stand_in is None else stand_in.scores(judge, shares_of_magnitude)
         if groups and judge.additive and not any(scores[group.units].any() for group in groups):
             message = "the samples say that nothing matters: every group's score is zero"
             raise CalibrationError(message, because="all samples are zero, or the same", hint="real samples")
         allocation = Allocation(
             groups, scores, limits, graph, targets, additive=judge.additive,
-            effect=Remembered(Effect(evidence)), seed=asked.seed, room=_room(graph, asked, targets),
+            effect=Remembered(Effect(evidence) if stand_in is None else stand_in.effect),
+            seed=asked.seed, room=_room(graph, asked, targets),
             progress=evidence.progress, restriction=restriction,
             latency=goal.table(groups, limits) if goal is not None else None,
         )  # fmt: skip
         allocator = ALLOCATORS[asked.recipe.allocator]
-        streams = evidence.streams() if asked.recipe.spares_streams else None
+        streams = (stand_in or evidence).streams() if asked.recipe.spares_streams else None
         solve = solver(allocation, allocator, streams)
         if goal is None:
             removed = solve(None)
@@ -106,8 +116,17 @@ def _room(graph: DependencyGraph, asked: Strategy, targets: Collection[str]) -> 
 def decide_or_fall_back(
     graph: DependencyGraph, asked: Strategy, target: Mapping[str, float | str], limits: Mapping[str, Any]
 ) -> tuple[Plan, Strategy]:
-    """The plan, and the strategy that made it: magnitude if nobody asked for more and the model can't run."""
+    """The plan, and the strategy that made it.
+
+    That is magnitude if nobody asked for more, and the model can't run or is too large to be run for hours.
+    """
     selection, within, tuning = bounds(**limits)
+    weights = graph.model.weight_bytes
+    if asked.calibration is None and asked.is_default and weights > MOST_RUN:
+        plain = strategy(criterion="l2", seed=asked.seed, progress=asked.progress)
+        plain.evidence(graph).journal = asked.evidence(graph).journal
+        found = decide(graph, plain, target, selection, within, tuning)
+        return replace(found, options={**found.options, "large": size(weights)}), plain
     try:
         return decide(graph, asked, target, selection, within, tuning), asked
     except DeviceError:  # nothing about the model: no reason to make less of it

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphprune.algebra import Algebra, Axis, merge
-from graphprune.blocks import Block, Span, SpanFinder
+from graphprune.blocks import Block, Span, SpanFinder, is_stored_weight
 from graphprune.storage.constants import is_matrix
 
 if TYPE_CHECKING:
@@ -24,7 +24,10 @@ def find_blocks(analysis: Analysis, sums: Iterable[ir.Node]) -> None:
         sums: nodes that add tensors of the result's shape.
     """
     lives, algebra = analysis.lives, analysis.algebra
-    weighted = {use.node for use in analysis.uses.values() if is_matrix(use.value)} & analysis.contractions
+    holders = {use.node for use in analysis.uses.values() if is_matrix(use.value)}
+    stored = [node for node in holders if is_stored_weight(node)]
+    holders |= {reader for node in stored for reader, _ in node.outputs[0].uses()}
+    weighted = holders & analysis.contractions
     finder = SpanFinder(analysis.model.ir.graph, analysis.trace, weighted)
     for (user, i), life in lives.drops.items():
         units = algebra.live(life)

@@ -51,6 +51,8 @@ def fused_terms(node: ir.Node, sizes: Sizes[F]) -> list[list[F]] | None:
     if node.op_type in _CONVOLUTIONS:
         return [sizes.of(None) + sizes.of(1)[1:]]
     if node.op_type in _PRODUCTS:
+        if not sizes.of(0):  # onnxruntime refuses the node: nothing is known of its result
+            return []
         return [[*sizes.of(None), _inner(node, sizes)]]
     if node.op_type == "FusedGemm":
         return [[*sizes.of(None), sizes.of(0)[0 if node.attributes.get_int("transA", 0) else 1]]]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-
 import onnx_ir as ir
+
+from graphprune.literals import literal
 
 #: The dynamo exporter of torch writes the module path of each node here; weights often lose theirs.
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -12,10 +12,7 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 def layer_of(node: ir.Node) -> str:
     """Module path of a node if the exporter noted one, else the node's name, else its first output."""
-    try:
-        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
-    except (ValueError, SyntaxError):
-        scopes = []
+    scopes = literal(node.metadata_props.get(_SCOPES, "[]"))
     # The last entry is the operation itself, the one before it the module that calls it.
     modules = [s for s in scopes[:-1] if isinstance(s, str) and s] if isinstance(scopes, list) else []
     return modules[-1] if modules else node.name or node.outputs[0].name or ""

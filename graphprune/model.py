@@ -11,12 +11,15 @@ from typing import TypeAlias
 import onnx
 import onnx_graphsurgeon as gs
 import onnx_ir as ir
-from onnx_ir import external_data
 
 from graphprune.errors import ModelError
 from graphprune.garbage import no_collection
+from graphprune.progress import Progress, silent
 from graphprune.storage.canonical import canonicalise
-from graphprune.storage.reading import read_file, read_proto, tensors
+from graphprune.storage.constants import loaded
+from graphprune.storage.reading import read_file, read_proto
+from graphprune.storage.stamps import Stamps
+from graphprune.storage.stored_tensors import tensors
 from graphprune.storage.streaming import Stream
 from graphprune.storage.writing import write
 
@@ -29,6 +32,7 @@ class Model:
         path: the file it was read from, None for an object in memory.
         data_files: external data files that its tensors are read from; what is made from this model
             has to name them as well, since tensors that are computed when they are read don't.
+        stamps: what these files looked like when they were opened.
     """
 
     def __init__(
@@ -38,10 +42,12 @@ class Model:
         path: Path | None = None,
         sha256: str | None = None,
         data_files: Iterable[Path] | None = None,
+        stamps: Stamps | None = None,
     ) -> None:
         self.ir = model
         self.path = path
         self.data_files = _data_files(model) if data_files is None else frozenset(data_files)
+        self.stamps = Stamps.of(self.data_files) if stamps is None else stamps
         self._sha256 = sha256
         self._digest: Future[str] | None = None
 
@@ -61,9 +67,11 @@ class Model:
             return source
         if isinstance(source, (str, Path)):
             path = Path(source)
+            stamps = Stamps.of([path])
             read = read_file(path)
             files = _data_files(read)
-            return cls(canonicalise(read), path=path, data_files=files)
+            stamps = stamps.with_those_of(files)
+            return cls(canonicalise(read), path=path, data_files=files, stamps=stamps)
         if isinstance(source, gs.Graph):
             proto = gs.export_onnx(source)
         elif isinstance(source, ir.Model):
@@ -119,7 +127,10 @@ class Model:
 
     def clone(self) -> Model:
         """Copy the graph; the tensors are shared, since they are never written to."""
-        return Model(self.ir.clone(), path=self.path, sha256=self._sha256, data_files=self.data_files)
+        return Model(
+            self.ir.clone(), path=self.path, sha256=self._sha256, data_files=self.data_files,
+            stamps=self.stamps,
+        )  # fmt: skip
 
     def to_proto(self) -> onnx.ModelProto:
         """The model as one `ModelProto`, external data included."""
@@ -132,18 +143,35 @@ class Model:
         """
         return gs.import_onnx(self.to_proto())
 
-    def save(self, path: str | Path, *, stream: Stream | None = None) -> None:
+    def save(
+        self,
+        path: str | Path,
+        *,
+        stream: Stream | None = None,
+        as_loaded: bool = False,
+        durable: bool = True,
+        shard_bytes: int | None = None,
+        progress: Progress = silent,
+    ) -> None:
         """Write the model, with its weights in ``<name>.data`` if the source had external data too.
 
         Args:
             path: the file.
             stream: of the model as it is now, if there is one already.
+            as_loaded: the file that it was loaded from must be unchanged, as its data files must be.
+            durable: wait until the disk has it, as only files of passing use need not.
+            shard_bytes: put the weights into files of at most so many bytes.
+            progress: is told how many megabytes of weights are written.
 
         Raises:
-            ModelError: the path can't be written; nothing is left behind then.
+            ModelError: the path can't be written, or what the model reads was changed; nothing is left
+                behind then.
         """
-        external = bool(self.data_files)
-        write(self.ir, Path(path), external=external, protected=self.data_files, stream=stream)
+        read = self.stamps if as_loaded else self.stamps.only(self.data_files)
+        write(
+            self.ir, Path(path), external=bool(self.data_files), protected=self.data_files, stream=stream,
+            read=read, durable=durable, shard_bytes=shard_bytes, progress=progress,
+        )  # fmt: skip
 
 
 #: What :func:`load` takes.
@@ -164,7 +192,11 @@ def _data_files(model: ir.Model) -> frozenset[Path]:
 def _embedded(model: ir.Model) -> onnx.ModelProto:
     """``model`` as a proto that holds every initializer's bytes."""
     if any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors(model)):
-        model = external_data.load_to_model(model.clone())
+        # onnx_ir would close the mapped file, while others may still look at tensors in it.
+        model = model.clone()
+        for value in (v for graph in model.graphs() for v in graph.initializers.values()):
+            if value.const_value is not None:
+                value.const_value = loaded(value.const_value)
     try:
         return ir.serde.serialize_model(model)
     except ir.serde.SerdeError as error:

@@ -35,6 +35,8 @@ from graphprune.rewrite.cut import cut, in_memory, repair_node, slice_parameters
 from graphprune.rewrite.operands import bypass_layers
 from graphprune.rewrite.sizes import CutSizes
 from graphprune.shapes.sizes import Interface
+from graphprune.tolerance import computed
+from graphprune.tolerance import rounding as rounding
 from graphprune.unrounded import without_rounding
 
 Removed = npt.NDArray[np.bool_]
@@ -42,15 +44,6 @@ Removed = npt.NDArray[np.bool_]
 _SINGULAR_AT_ZERO = {
     "Div": 1, "Mod": 1, "Reciprocal": 0, "Log": 0, "Pow": 0, "ReduceLogSum": 0, "ReduceLogSumExp": 0,
 }  # fmt: skip
-#: A few hundred units in the last place: sums of other lengths round differently, layer by layer.
-_ROUNDING = {
-    ir.DataType.DOUBLE: 1e-10,
-    ir.DataType.FLOAT: 1e-4,
-    ir.DataType.FLOAT16: 2e-2,
-    ir.DataType.BFLOAT16: 1e-4,  # it is run in float32
-}
-
-
 #: Opset since which Pad takes its amounts as an input.
 PADS_AS_INPUT = 11
 
@@ -66,6 +59,7 @@ class Verdict:
         exact: no statistic runs over a removed axis.
         statistics: nodes whose statistic now runs over the kept positions, and layers that are left out.
         not_run: nodes that onnxruntime does not know; what is before and behind them was compared.
+        parts: how many parts of a large model were compared, of how many that are cut; None: all of it was.
     """
 
     max_error: float
@@ -74,6 +68,7 @@ class Verdict:
     exact: bool
     statistics: list[str]
     not_run: list[str] = field(default_factory=list)
+    parts: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -270,12 +265,6 @@ def _scatter_back(
             graph.outputs[i] = whole
 
 
-def rounding(model: Model) -> float:
-    """Tolerance for the coarsest floating-point type among a model's weights."""
-    types = {v.const_value.dtype for v in model.ir.graph.initializers.values() if v.const_value is not None}
-    return max((_ROUNDING[t] for t in types if t in _ROUNDING), default=_ROUNDING[ir.DataType.FLOAT])
-
-
 def run_sizes(analysis: Analysis, *, as_analysed: bool) -> list[dict[str, int]]:
     """Two sets of input sizes: the nominal ones, and others, with a batch of two.
 
@@ -327,7 +316,7 @@ def verify(
     as_analysed = reference.as_analysed or any(map(kept.is_runtime_size, ends))
     sizes = run_sizes(analysis, as_analysed=as_analysed)
     feeds = feasible_inputs(original, sizes, seed)
-    require_as_read(analysis.model, feeds[0], rounding(analysis.model))
+    require_as_read(analysis.model, feeds[0], computed(analysis.model))
     pair, accepted = without_rounding((reference.model, pruned), accepted)
     for given, differences in zip(feeds, _differences(*pair, feeds, kept), strict=True):
         verdict = replace(
@@ -344,12 +333,12 @@ def verify(
                     because="the pruned model can't be verified on it; nothing was written",
                     hint="--no-verify, if the original is known to be right",
                 )
-            _require_equal(difference, accepted, "the masked original")
+            require_equal(difference, accepted, "the masked original")
     with random_weights(analysis, seed):
         noisy = masked_reference(analysis, removed).model, cut(analysis, removed)
     noisy, _ = without_rounding(noisy, accepted)
     for difference in noisy_differences(noisy, feeds[0], kept, accepted):
-        _require_equal(difference, accepted, "the masked original, both with random weights,")
+        require_equal(difference, accepted, "the masked original, both with random weights,")
     for models in (pair, noisy):
         for path in paths(analysis.model):
             _compare_on_path(models, path, kept, kept.whole(feeds[0]), accepted)
@@ -371,7 +360,7 @@ def _compare_on_path(
     actual = run(session(runnable(on_path(pair[1], path))), kept.kept(given))
     for difference in compare_outputs(expected, actual):
         if difference.compared and np.isfinite(difference.max_error):
-            _require_equal(difference, accepted, "the masked original, on another path,")
+            require_equal(difference, accepted, "the masked original, on another path,")
 
 
 def _differences(
@@ -386,7 +375,8 @@ def _differences(
         yield compare_outputs(kept.kept(run(expected, whole)), run(actual, kept.kept(whole)))
 
 
-def _require_equal(difference: Difference, tolerance: float, what: str) -> None:
+def require_equal(difference: Difference, tolerance: float, what: str) -> None:
+    """Raises ValidationError if a difference is larger than rounding allows."""
     if not difference.within(tolerance):
         message = f"the pruned model differs from {what} by {difference.max_error:.3g}"
         raise ValidationError(

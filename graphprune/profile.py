@@ -33,6 +33,7 @@ from graphprune.profiling.report import (
 )  # fmt: skip
 from graphprune.profiling.setups import Bench, Progress, Setup
 from graphprune.profiling.tables import remarks, render
+from graphprune.storage.external_places import external_files
 
 __all__ = [
     "Conditions",
@@ -101,6 +102,7 @@ def profile(
         if not file.is_file():
             what = f"there is no file '{file}'"
             raise ModelError(what)
+        external_files(file)
     shared = {"repeat": repeat, "warmup": warmup}
     with _bench(on, known_hosts) as bench:
         information = bench.information

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,14 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.axes_kept import Keeps
+from graphprune.by_parts import verify_somehow
 from graphprune.check import validate
 from graphprune.clock import Clock
 from graphprune.cost import Cost, measure
 from graphprune.graph import DependencyGraph
 from graphprune.model import Model
-from graphprune.oracle import Verdict, verify
+from graphprune.oracle import Verdict
 from graphprune.origin import Origin, leave_room
-from graphprune.passes.compensators import compensator_for
+from graphprune.parts import is_big
+from graphprune.passes.compensators import Compensator, compensator_for
 from graphprune.passes.effect import Effect
 from graphprune.plan import Plan
 from graphprune.planner import removed_units
@@ -76,6 +78,21 @@ def reached(after: Cost, before: Cost) -> dict[str, float]:
     return {metric: round(value, 6) for metric, value in after.ratio(before).items()}
 
 
+def compensated(
+    asked: Strategy,
+    graph: DependencyGraph,
+    change: Compensator,
+    removed: npt.NDArray[np.bool_],
+    pruned: Model,
+    counted: Collection[str],
+) -> Model:
+    """``pruned`` with new weights: of the stand-in, where the model has one."""
+    stand_in = asked.stand_in(graph)
+    if stand_in is None:
+        return change(asked.evidence(graph), removed, pruned)
+    return stand_in.compensate(change, removed, pruned, counted)
+
+
 def note_origin(pruned: Model, graph: DependencyGraph, plan: Plan, cost: Cost) -> None:
     """Lets the file say which plan has made it, and of what."""
     Origin.of(plan, graph.sha256, reached(cost, graph.cost.evaluate())).note_in(pruned.ir)
@@ -93,6 +110,7 @@ def carry_out(
     verify_result: bool = True,
     seed: int = 0,
     dims: Mapping[str, int] | None = None,
+    shard_bytes: int | None = None,
 ) -> PruneResult:
     """Cuts, validates, verifies, compensates, writes.
 
@@ -107,6 +125,7 @@ def carry_out(
         verify_result: run the masking oracle.
         seed: of its random inputs.
         dims: sizes for symbolic dimensions.
+        shard_bytes: the weights go into files of at most so many bytes.
 
     Raises:
         GraphPruneError: see the errors' exit codes; nothing is written then.
@@ -116,9 +135,9 @@ def carry_out(
     clock.stop("plan")
     pruned = cut_and_leave_room(graph, removed)
     stream = Stream(pruned.ir)
-    validate(pruned, in_session=verify_result, stream=stream)
+    validate(pruned, in_session=verify_result, stream=stream, big=is_big(graph.model))
     clock.stop("rewrite")
-    verdict = verify(graph.analysis, removed, pruned, seed=seed) if verify_result else None
+    verdict = verify_somehow(graph.analysis, removed, pruned, seed=seed) if verify_result else None
     clock.stop("verify")
     change = compensator_for(asked.recipe.compensator, graph, removed, pruned, decision.target)
     errors = None
@@ -126,16 +145,17 @@ def carry_out(
         effect = Effect(evidence)
         with evidence.substitutes.applied(pruned, Keeps(graph.analysis, removed)):
             before_it = effect.of(pruned)
-            pruned = change(evidence, removed, pruned)
+            pruned = compensated(asked, graph, change, removed, pruned, decision.target)
             after_it = effect.of(pruned)
         if np.isfinite(before_it):
             errors = (before_it, after_it)
             if not after_it <= before_it:  # weights that made it worse are not kept
                 pruned, errors = cut_and_leave_room(graph, removed), (before_it, before_it)
                 decision = decision.noting(compensator="none", rejected=asked.recipe.compensator)
-        decision = decision.noting(**evidence.notes())
+        stand_in = asked.stand_in(graph)
+        decision = decision.noting(**(evidence if stand_in is None else stand_in.evidence).notes())
         stream = Stream(pruned.ir)
-        validate(pruned, in_session=verify_result, stream=stream)
+        validate(pruned, in_session=verify_result, stream=stream, big=is_big(graph.model))
         clock.stop("compensate")
     elif asked.calibration is not None:  # what the cut alone did
         error = Effect(evidence).of(pruned)
@@ -147,8 +167,13 @@ def carry_out(
     decision = replace(decision, reached={**known, **reached(after, before)})
     note_origin(pruned, graph, followed or decision, after)
     if output is not None:
-        pruned.save(output, stream=Stream(pruned.ir))
-    if plan_out is not None:
+        with decision.ready_at(plan_out):  # so that a full disk leaves both as they were
+            pruned.save(
+                output, stream=Stream(pruned.ir), as_loaded=True, shard_bytes=shard_bytes,
+                progress=evidence.progress,
+            )  # fmt: skip
+    elif plan_out is not None:
+        graph.model.stamps.require_same()
         decision.save(plan_out)
     clock.stop("write")
     written = Path(output) if output is not None else None

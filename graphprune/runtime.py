@@ -14,6 +14,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx.reference import ReferenceEvaluator
 
+from graphprune.storage.constants import loaded
+
 # Initializers up to this size go into the model; larger ones are fed, which copies nothing.
 EMBED_BYTES = 1 << 16
 # Static inference propagates the values of small constants only.
@@ -105,7 +107,8 @@ def infer(fragment: Fragment) -> dict[str, tuple[ir.DataType, tuple[int, ...]]]:
     for info in inferred.graph.value_info:
         tensor_type = info.type.tensor_type
         dims = tensor_type.shape.dim
-        if tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
+        is_known = all(dim.HasField("dim_value") and dim.dim_value >= 0 for dim in dims)
+        if tensor_type.HasField("shape") and is_known:
             shape = tuple(dim.dim_value for dim in dims)
             found[info.name] = (ir.DataType(tensor_type.elem_type), shape)
     return found
@@ -155,9 +158,9 @@ def array_proto(array: np.ndarray, name: str) -> onnx.TensorProto:
 
 
 def named_proto(tensor: ir.TensorProtocol, name: str) -> onnx.TensorProto:
-    """``tensor`` under the name of its value, which may be another than its own."""
+    """``tensor`` under the name of its value, which may be another than its own; never as external data."""
     proto = onnx.TensorProto()
-    proto.CopyFrom(ir.serde.serialize_tensor(tensor))
+    proto.CopyFrom(ir.serde.serialize_tensor(loaded(tensor)))
     proto.name = name
     return proto
 

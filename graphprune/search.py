@@ -10,7 +10,7 @@ import numpy as np
 from graphprune.errors import TargetError
 from graphprune.origin import NOTE_BYTES
 from graphprune.passes.allocators import Allocation, Allocator
-from graphprune.passes.allocators.allocation import Effect, Removed
+from graphprune.passes.allocators.allocation import Removed
 from graphprune.rewrite import cut
 
 _BYTE_ROUNDS = 16
@@ -153,7 +153,7 @@ def _meet_bytes(allocation: Allocation, allocator: Allocator, removed: Removed) 
 class Remembered:
     """An effect that is measured once per cut: files that stay too large make allocators start again."""
 
-    def __init__(self, effect: Effect) -> None:
+    def __init__(self, effect: Callable[[Removed], float]) -> None:
         self._effect = effect
         self._known: dict[bytes, float] = {}
 

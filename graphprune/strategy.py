@@ -15,6 +15,7 @@ from graphprune.passes.compensators import COMPENSATORS
 from graphprune.passes.criteria import CRITERIA
 from graphprune.passes.recipes import DEFAULT, RECIPES, Recipe, choose
 from graphprune.progress import Progress
+from graphprune.realnumbers.standin import StandIn
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Strategy:
     progress: Progress | None = None
     name: str = DEFAULT
     _known: dict[int, tuple[DependencyGraph, Evidence]] = field(default_factory=dict)
+    _stand_ins: dict[int, StandIn | None] = field(default_factory=dict)
 
     def evidence(self, graph: DependencyGraph) -> Evidence:
         """The samples together with a graph; the same object for the same graph.
@@ -54,6 +56,16 @@ class Strategy:
             )  # fmt: skip
             known = self._known[id(graph)] = (graph, found)
         return known[1]
+
+    def stand_in(self, graph: DependencyGraph) -> StandIn | None:
+        """What is judged and re-solved in place of a model of few digits; None for any other.
+
+        Raises:
+            CalibrationError: the samples don't fit the model.
+        """
+        if id(graph) not in self._stand_ins:
+            self._stand_ins[id(graph)] = StandIn.of(self.evidence(graph))
+        return self._stand_ins[id(graph)]
 
     @property
     def restriction(self) -> str:

@@ -26,11 +26,14 @@ from graphprune.profile import profile
 from graphprune.progress import Progress
 from graphprune.pruning import PruneResult, carry_out
 from graphprune.quality import Judge, Quality
+from graphprune.steady import steady
 from graphprune.storage.text_files import write_text
+from graphprune.storage.workspace import reserved
 from graphprune.strategy import Strategy, strategy
 from graphprune.target import parse_target
 
 
+@steady()
 def sweep(
     model: Source,
     out_dir: str | Path,
@@ -95,42 +98,43 @@ def sweep(
     graph = analyze(source, dims, declarations=declarations, allow_io=allow_io)
     judge = Judge(source, data) if data is not None else None
     asked.evidence(graph)
-    results: dict[str, PruneResult] = {}
-    qualities: list[Quality] = []
-    unreached: dict[str, TargetError] = {}
-    for name, amount in amounts.items():
-        output, clock = outputs[name], Clock()
-        try:
-            decision, asked = decide_or_fall_back(graph, asked, {metric: amount}, limits)
-            found = carry_out(
-                graph, asked, decision, clock, output=output, plan_out=output.with_suffix(".plan.json"),
-                verify_result=verify_result, seed=seed, dims=dims,
-            )  # fmt: skip
-        except TargetError as error:
-            unreached[name] = error
-            continue
-        qualities.append(judge.of(found.model) if judge is not None else _moved(asked, graph, found))
-        results[name] = replace(found, model=load(output))  # the weights may stay on disk
-    if not results:
-        raise next(iter(unreached.values()))
-    original = source.path
-    if original is None:
-        original = folder / f"{stem}-original.onnx"
-        source.save(original)
-    points = [_original(original, next(iter(results.values())), judge)]
-    points += [
-        _point(name, r, quality) for (name, r), quality in zip(results.items(), qualities, strict=True)
-    ]
-    result = SweepResult(
-        metric, best(points), tuple(results.values()), {n: str(e) for n, e in unreached.items()}, graph,
-        _judged_on(judge, next(iter(results.values()))), graph.sha256,
-    )  # fmt: skip
-    _save(result, folder)  # whatever happens while it is measured
-    if measure:
-        setup = {key: limits[key] for key in ("provider", "threads", "batch", "on") if limits.get(key)}
-        result = _timed(result, setup)
-        _save(result, folder)
-    return result
+    with reserved(folder / "sweep.json"):
+        results: dict[str, PruneResult] = {}
+        qualities: list[Quality] = []
+        unreached: dict[str, TargetError] = {}
+        for name, amount in amounts.items():
+            output, clock = outputs[name], Clock()
+            try:
+                decision, asked = decide_or_fall_back(graph, asked, {metric: amount}, limits)
+                found = carry_out(
+                    graph, asked, decision, clock, output=output, plan_out=output.with_suffix(".plan.json"),
+                    verify_result=verify_result, seed=seed, dims=dims,
+                )  # fmt: skip
+            except TargetError as error:
+                unreached[name] = error
+                continue
+            qualities.append(judge.of(found.model) if judge is not None else _moved(asked, graph, found))
+            results[name] = replace(found, model=load(output))  # the weights may stay on disk
+        if not results:
+            raise next(iter(unreached.values()))
+        original = source.path
+        if original is None:
+            original = folder / f"{stem}-original.onnx"
+            source.save(original)
+        points = [_original(original, next(iter(results.values())), judge)]
+        points += [
+            _point(name, r, quality) for (name, r), quality in zip(results.items(), qualities, strict=True)
+        ]
+        result = SweepResult(
+            metric, best(points), tuple(results.values()), {n: str(e) for n, e in unreached.items()}, graph,
+            _judged_on(judge, next(iter(results.values()))), graph.sha256,
+        )  # fmt: skip
+        _save(result, folder)  # whatever happens while it is measured
+        if measure:
+            setup = {key: limits[key] for key in ("provider", "threads", "batch", "on") if limits.get(key)}
+            result = _timed(result, setup)
+            _save(result, folder)
+        return result
 
 
 def _save(result: SweepResult, folder: Path) -> None:

@@ -85,6 +85,19 @@ def fractions(
     return found
 
 
+def parse_bytes(text: str) -> int:
+    """``"20MB"`` or ``"4GiB"`` as a number of bytes.
+
+    Raises:
+        UsageError: it is no size.
+    """
+    match = _ABSOLUTE.match(text)
+    if match is None:
+        message = f"cannot read the size '{text}'"
+        raise UsageError(message, hint="a number of bytes such as 500MB or 4GiB")
+    return int(float(match[1]) * _UNITS[(match[2] or "").lower()])
+
+
 def _already(metric: str, whole: float) -> str:
     return f"it takes {whole:.3g} ms already" if metric == "latency" else f"the model has {whole} already"
 

@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from graphprune.passes.compensators.parallel import Parallel
 
+from graphprune.calibration.by_parts import values_of
 from graphprune.calibration.evidence import Evidence
 from graphprune.calibration.pieces import exposing
 from graphprune.model import Model
+from graphprune.parts import is_big
 from graphprune.rewrite import cut
 
 Removed = npt.NDArray[np.bool_]
@@ -77,6 +79,10 @@ class Effect:
         if not values:
             return []
         batches = self._batches  # before the session: see above
+        if is_big(self._evidence.graph.model):
+            shapes = self._evidence.graph.analysis.trace.nominal
+            runs = list(values_of(model, shapes, values, batches, self._evidence.threads))
+            return [_joined([_flat(run[i]) for run in runs]) for i in range(len(values))]
         session = exposing(model, values, self._evidence.threads)
         names = [output.name for output in session.get_outputs()]
         read = [value.name for value in session.get_inputs()]

@@ -255,7 +255,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize(
         ("content", "text"),
-        [(None, "there is no file"), (b"", "cannot load"), (b"hello", "cannot load")],
+        [(None, "there is no file"), (b"", "cannot load"), (b"hello", "cannot read")],
     )
     def test_no_model(self, tmp_path: Path, content: bytes | None, text: str) -> None:
         path = tmp_path / "m.onnx"

@@ -300,7 +300,32 @@ def test_weights_of_four_bits_lose_whole_blocks() -> None:
     assert weight.data_type == onnx.TensorProto.INT4
 
 
-def test_weights_of_which_no_block_can_go_say_so() -> None:
+def test_a_last_block_that_is_not_full_stays() -> None:
+    rng = np.random.default_rng(0)
+    model = networks.build(
+        "(float[batch, 6] x) => (float[batch, 12] y)",
+        """
+        h = MatMul (x, up.w) r = Relu (h)
+        w = DequantizeLinear <axis = 0, block_size = 9> (down.w, down.scale)
+        y = MatMul (r, w)
+        """,
+        {
+            "up.w": (6, 32), "down.w": rng.integers(-99, 99, (32, 12)).astype(np.int8),
+            "down.scale": np.full((4, 12), 0.1, np.float32),
+        },
+        opset=21,
+    )  # fmt: skip
+    assert [g.size for g in gp.analyze(gp.load(model)).groups if g.prunable] == [3]
+    result = gp.prune(model, target={"macs": 0.5}, criterion="l2")
+    kept = {p.name: p.keep for p in result.plan.parameters}
+    assert set(range(27, 32)) <= set(kept["down.w"])
+    assert len(kept["down.w"]) == 14
+    assert kept["down.scale"][-1] == 3
+    assert result.verdict is not None
+    assert result.verdict.exact
+
+
+def test_scales_that_do_not_fit_their_positions_say_so() -> None:
     model = networks.build(
         "(float[batch, 6] x) => (float[batch, 12] y)",
         """
@@ -310,9 +335,9 @@ def test_weights_of_which_no_block_can_go_say_so() -> None:
         """,
         {
             "up.w": (6, 32), "down.w": np.ones((32, 12), np.int8),
-            "down.scale": np.full((4, 12), 0.1, np.float32),
+            "down.scale": np.full((2, 12), 0.1, np.float32),
         },
         opset=21,
     )  # fmt: skip
     reasons = [g.reason or "" for g in gp.analyze(gp.load(model)).groups if not g.prunable]
-    assert any("blocks of 9 don't divide its 32 positions" in reason for reason in reasons)
+    assert any("2 blocks of 9 are not its 32 positions" in reason for reason in reasons)

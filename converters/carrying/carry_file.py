@@ -24,6 +24,7 @@ from graphprune.converters.staging import staged
 from graphprune.errors import CarryError, UsageError
 from graphprune.model import Model
 from graphprune.plan import Plan
+from graphprune.storage.stamps import Stamps
 from graphprune.storage.writing import require_apart
 
 Array = npt.NDArray[Any]
@@ -58,7 +59,9 @@ def carry_file(
         what = f"cannot write the weights of '{source}' to '{out}'"
         because = "what is written is a file of the source's kind"
         raise UsageError(what, because=because, hint=f"a name that ends in {' or '.join(kind_of(source))}")
+    read = Stamps.of([source])
     file = open_weights(source, trust=trust)
+    read = read.with_those_of(source.parent / name for name in file.file_names)
     if out is not None:
         # The files that an index names keep their names: in the source's folder they would replace it.
         written = [out, *(out.parent / name for name in file.file_names)]
@@ -72,6 +75,7 @@ def carry_file(
     if out is not None:
         with staged(out) as path:
             file.write(path, new, added)
+            read.require_same()
     before = sum(array.size for array in arrays.values())
     left = {**arrays, **new, **matching.cut.added}
     return CarryReport(

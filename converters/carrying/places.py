@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from graphprune.literals import literal
 from graphprune.model import Model
 from graphprune.plan import ParameterPlan, Plan
 from graphprune.storage.constants import is_constant
@@ -96,11 +96,8 @@ class Place:
         found = []
         scopes = self.node.metadata_props.get(_SCOPES)
         if scopes:
-            try:
-                parts = ast.literal_eval(scopes)
-                found.append(f"/{parts[-2]}" if len(parts) > 1 else "")
-            except (ValueError, SyntaxError, IndexError):
-                pass  # another version's format: the other texts remain
+            parts = literal(scopes)  # in another version's format the other texts remain
+            found.append(f"/{parts[-2]}" if isinstance(parts, list) and len(parts) > 1 else "")
         found += [self.node.name or "", self.node.outputs[0].name or ""]
         if len(self.value.uses()) == 1:  # the name of a merged constant is that of its first user
             found.append(self.name)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
+from graphprune.archive_sizes import require_archive_size
 from graphprune.errors import CalibrationError
 
 Array = npt.NDArray[np.generic]
@@ -32,13 +33,15 @@ def read_archive(path: Path, limit: int | None, counted: Collection[str]) -> dic
     """
     message = f"cannot read the calibration data '{path}'"
     try:
+        require_archive_size(path)
         with ZipFile(path) as archive:
             members = [name for name in archive.namelist() if name.endswith(".npy")]
             found = {}
             for member in members:
                 name = member.removesuffix(".npy")
                 with archive.open(member) as file:
-                    found[name] = _rows(file, limit if name in counted else None)
+                    size = archive.getinfo(member).file_size
+                    found[name] = _rows(file, limit if name in counted else None, size)
             return found
     except (
         OSError,
@@ -53,12 +56,15 @@ def read_archive(path: Path, limit: int | None, counted: Collection[str]) -> dic
         raise CalibrationError(message, because=because, hint=_HINT) from error
 
 
-def _rows(file: IO[bytes], limit: int | None) -> Array:
+def _rows(file: IO[bytes], limit: int | None, size: int) -> Array:
     version = npy.read_magic(file)
     header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, by_column, dtype = header(file)
     if dtype.hasobject:
         msg = "it holds pickled objects, which could run any code"
+        raise ValueError(msg)
+    if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize > size:  # before memory is asked for
+        msg = f"an array of shape {list(shape)} ends early"
         raise ValueError(msg)
     rows = list(shape)
     if limit is not None and shape and not by_column:

@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 from graphprune.algebra import Axis
 from graphprune.analysis import Use
+from graphprune.calibration.by_parts import PART_BYTES, spreads_of
 from graphprune.calibration.gathered import linears_of
 from graphprune.calibration.hidden_batch import as_run
 from graphprune.calibration.known_moments import KnownMoments
@@ -25,10 +26,13 @@ from graphprune.calibration.padding import batches_of, padding_mask
 from graphprune.calibration.pieces import exposing
 from graphprune.calibration.sample_axes import SampleAxes
 from graphprune.calibration.samples import Samples, SampleSource, load_samples
+from graphprune.calibration.spreads import Spread
 from graphprune.calibration.substitutes import Substitutes
 from graphprune.calibration.synthetic import synthetic_samples
 from graphprune.graph import DependencyGraph
 from graphprune.groups import Group
+from graphprune.journal import NOTHING
+from graphprune.parts import is_big
 from graphprune.progress import Progress, silent
 
 #: Samples per run at most, and bytes of what they expose.
@@ -49,23 +53,31 @@ class Consumer:
         layer: how it multiplies.
         use: its weight.
         landing: where its output goes.
+        is_kept: may its weight stay in memory once it was asked for?
     """
 
     layer: Linear
     use: Use
     landing: Landing
+    is_kept: bool = True
 
     @property
     def axis(self) -> Axis:
         """The contracted axis of the weight."""
         return self.use.axes[self.layer.contracted]
 
-    @cached_property
+    @property
     def matrices(self) -> npt.NDArray[np.float64]:
         """Weight ``[groups, d, o]``."""
-        tensor = self.use.value.const_value
-        assert tensor is not None
-        return self.layer.matrices(tensor.numpy())
+        return self._matrices if self.is_kept else self._read()
+
+    @cached_property
+    def _matrices(self) -> npt.NDArray[np.float64]:
+        return self._read()
+
+    def _read(self) -> npt.NDArray[np.float64]:
+        assert self.use.value.const_value is not None
+        return self.layer.matrices(self.use.value.const_value.numpy())
 
 
 class Evidence:
@@ -101,6 +113,7 @@ class Evidence:
         self.seed = seed
         self.threads = threads
         self.substitutes = Substitutes(graph.model, threads)
+        self.journal = NOTHING
         self.progress: Progress = progress if progress is not None else silent
         self._dims, self._limit = dims, limit
         self._given = load_samples(calibration, graph.model, limit) if calibration is not None else None
@@ -120,6 +133,11 @@ class Evidence:
         return exposing(self.graph.model, values, self.threads)
 
     @property
+    def given(self) -> Samples | None:
+        """The user's samples."""
+        return self._given
+
+    @property
     def is_synthetic(self) -> bool:
         """Are the samples made up?"""
         return self._given is None
@@ -128,7 +146,7 @@ class Evidence:
     def samples(self) -> Samples:
         """The user's samples, or made-up ones."""
         if self._given is not None:
-            return as_run(self.graph.model, self._given, self.threads)
+            return as_run(self.graph.model, self._given, self.threads, self.graph.analysis.trace.nominal)
         return synthetic_samples(self.graph.model, self._dims, count=self._limit or SYNTHETIC, seed=self.seed)
 
     @cached_property
@@ -138,6 +156,8 @@ class Evidence:
         values = (v for c in self.consumers for v in (c.layer.source, c.layer.output, c.landing.value))
         names = {v.name or "" for v in values}
         bytes_each = sum(4 * int(np.prod(shapes[n][1:])) for n in names if n in shapes)
+        if is_big(self.graph.model):  # which exposes the values of one part at a time
+            bytes_each //= max(self.graph.model.weight_bytes // PART_BYTES, 1)
         # Enough batches for some of them to be held out.
         most = min(BATCH, -(-len(self.samples) // BATCHES))
         many = int(np.clip(BATCH_BYTES // max(bytes_each, 1), 1, max(most, 1)))
@@ -203,12 +223,12 @@ class Evidence:
     def consumers(self) -> list[Consumer]:
         """Layers in topological order."""
         uses = self.graph.analysis.uses
-        found = []
+        found, is_kept = [], not is_big(self.graph.model)
         for node in self.graph.model.ir.graph:
             for layer in linears_of(node, self.graph.analysis.trace.shapes):
                 use = uses.get(layer.place)
                 if use is not None and len(use.axes) > max(layer.contracted, layer.made):
-                    found.append(Consumer(layer, use, self.landing(layer.output)))
+                    found.append(Consumer(layer, use, self.landing(layer.output), is_kept))
         return found
 
     def notes(self) -> dict[str, int]:
@@ -253,6 +273,15 @@ class Evidence:
             )  # fmt: skip
 
         return KnownMoments(layers, run, MOMENTS_BYTES)
+
+    @cached_property
+    def spreads(self) -> Mapping[Linear, Spread]:
+        """Of the same inputs, means and powers alone; a layer may have any number of features."""
+        layers = {c.layer: c.landing for c in self._judged}
+        return spreads_of(
+            self.graph.model, self.graph.analysis.trace.nominal, layers, self.batches, self.masks,
+            self.sampler, self.threads, self.progress, self.journal,
+        )  # fmt: skip
 
     @property
     def _judged(self) -> list[Consumer]:

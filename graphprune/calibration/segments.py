@@ -5,7 +5,7 @@ Between two pieces weights may change: that is what makes layer-by-layer compens
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from graphprune.analysis import touched
 from graphprune.calibration.pieces import is_fixed, session_over
-from graphprune.calibration.shelf import Room, Shelf
+from graphprune.calibration.shelf import ROOM, Room, Shelf
 from graphprune.model import Model
 
 Tensor = npt.NDArray[np.generic]
@@ -35,9 +35,10 @@ class Segments:
         model: may change between two calls, as far as it has not run.
         batches: feeds of the model's inputs; each runs apart.
         threads: of onnxruntime; 0 leaves it to onnxruntime.
+        room: bytes of tensors that stay in memory.
     """
 
-    def __init__(self, model: Model, batches: Sequence[Feeds], threads: int = 0) -> None:
+    def __init__(self, model: Model, batches: Sequence[Feeds], threads: int = 0, room: int = ROOM) -> None:
         self._model, self._graph = model, model.ir.graph
         self._threads = threads
         self._done: set[ir.Node] = set()
@@ -47,8 +48,8 @@ class Segments:
         defaults = {
             v.name or "": v.const_value.numpy() for v in self._graph.inputs if v.const_value is not None
         }
-        room = Room()
-        self._store = [Shelf(room) for _ in batches]
+        shared = Room(room)
+        self._store = [Shelf(shared) for _ in batches]
         for shelf, batch in zip(self._store, batches, strict=True):
             dict.update(shelf, defaults | {k: v for k, v in batch.items() if k in inputs})
         self._given = inputs
@@ -79,8 +80,19 @@ class Segments:
             todo += [value.producer() for value in touched(node) if value.graph is self._graph]
         return found
 
-    def advance(self, wanted: Collection[ir.Value]) -> None:
+    def advance(
+        self,
+        wanted: Collection[ir.Value],
+        look: Callable[[int, Feeds], None] | None = None,
+        keep: Collection[ir.Value] = (),
+    ) -> None:
         """Computes these values for all batches.
+
+        Args:
+            wanted: what to compute.
+            look: is shown each batch's values right behind its run, by number; of them only those of ``keep``
+                are kept, and what later nodes read.
+            keep: see above.
 
         Raises:
             ModelError: onnxruntime refuses a piece.
@@ -95,15 +107,39 @@ class Segments:
         fleeting = {n for n in nodes if _makes_lists(n)}  # not kept: they run again for each reader
         made -= {v for n in fleeting for v in n.outputs}
         done = self._done | nodes - fleeting
-        outputs = [
-            v for v in made
-            if v in set(wanted) or any(user not in done for user in self._users.get(v, ()))
-        ]  # fmt: skip
+
+        def later(value: ir.Value) -> bool:
+            return any(user not in done for user in self._users.get(value, ()))
+
+        asked = set(wanted)
+        outputs = [v for v in made if v in asked or later(v)]
         outputs.sort(key=lambda v: v.name or "")
-        for store, found in zip(self._store, self._run(ordered, made, outputs), strict=True):
+        fleeing = set() if look is None else {v for v in outputs if v not in keep and not later(v)}
+        for b, (store, found) in enumerate(zip(self._store, self._run(ordered, made, outputs), strict=True)):
+            if look is not None:
+                look(b, {**store, **{v.name or "": a for v, a in zip(outputs, found, strict=True)}})
             for value, array in zip(outputs, found, strict=True):
-                store[value.name or ""] = array
+                if value not in fleeing:
+                    store[value.name or ""] = array
         self._done = done
+
+    def state(self) -> dict[str, Tensor]:
+        """What has been run, and what is kept of it, to go on from in another process."""
+        found: dict[str, Tensor] = {
+            "done": np.array(sorted(self._order[node] for node in self._done), np.int64)
+        }
+        for b, store in enumerate(self._store):
+            found |= {f"{b}/{name}": array for name, array in store.items() if name not in self._given}
+        return found
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on from such a state."""
+        nodes = list(self._order)
+        self._done = {nodes[i] for i in state["done"].tolist()}
+        for key, array in state.items():
+            if key != "done":
+                number, _, name = key.partition("/")
+                self._store[int(number)][name] = array
 
     def probe(self, value: ir.Value) -> Iterator[Tensor]:
         """A value, one array per batch; what makes it counts as not run, so that it may still change.

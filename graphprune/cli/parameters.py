@@ -125,6 +125,19 @@ On = Annotated[
     str | None,
     typer.Option("--on", metavar="WHERE", help="Where latencies are measured (docs/devices.md)."),
 ]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on from what a run that was interrupted has found out (docs/big.md)."),
+]
+ShardSize = Annotated[
+    str | None,
+    typer.Option(
+        "--shard-size",
+        metavar="SIZE",
+        help="Put the weights into files beside the output, of at most this size each, such as 2GB.",
+        show_default="one file, if the input has its weights beside it",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of random inputs and random scores.")]
 
 

@@ -37,7 +37,9 @@ from graphprune.cli.parameters import (
     RecipeName,
     Report,
     ReportLatency,
+    Resume,
     Seed,
+    ShardSize,
     Threads,
     Verify,
     parse_dims,
@@ -89,6 +91,8 @@ def prune(
     allow_io: AllowIO = None,
     dim: Dims = None,
     seed: Seed = 0,
+    shard_size: ShardSize = None,
+    resume: Resume = False,
     json: Json = False,
 ) -> None:
     """Prunes a model to a target: plan, rewrite, verify, write."""
@@ -111,6 +115,7 @@ def prune(
             batch=batch, threads=threads, provider=provider, on=on, plan_out=plan_out,
             report=_request(report, report_latency), verify_result=verify,
             dims=parse_dims(dim), seed=seed, declarations=declare, allow_io=allow_io or (),
+            shard_size=shard_size, resume=resume,
         )  # fmt: skip
     _show(result, json=json)
 
@@ -130,6 +135,7 @@ def apply(
     declare: Declare = None,
     dim: Dims = None,
     seed: Seed = 0,
+    shard_size: ShardSize = None,
     json: Json = False,
 ) -> None:
     """Cuts a model as a saved plan says (also another precision of the same model)."""
@@ -139,7 +145,7 @@ def apply(
             model, out, use_plan=document, compensator=compensator, calibration=calibration,
             report=_request(report, report_latency), samples=samples, progress=progress,
             verify_result=verify, dims=parse_dims(dim), seed=seed,
-            declarations=declare,
+            declarations=declare, shard_size=shard_size,
         )  # fmt: skip
     if result.source_sha256 != document.model_sha256:
         log("note: the plan was made for another file; its parameters fit this one")

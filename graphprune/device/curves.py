@@ -125,10 +125,22 @@ class Curve:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Curve:
-        """The inverse of :meth:`to_json`."""
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            KeyError: an entry is missing, or the kind is not known.
+            TypeError: an entry is not what it must be.
+            ValueError: a number is not.
+        """
+        steps = Steps(**document["steps"])
+        if any(type(n) is not int or n < 1 for n in (steps.multiple, steps.step, *document["widths"])):
+            message = "widths and their multiples are positive integers"
+            raise ValueError(message)
+        if document["kind"] not in KINDS:
+            raise KeyError(document["kind"])
         return cls(
-            document["kind"], document["dtype"], tuple(document["widths"]),
-            tuple(document["milliseconds"]), Steps(**document["steps"]),
+            document["kind"], str(document["dtype"]), tuple(document["widths"]),
+            tuple(map(float, document["milliseconds"])), steps,
         )  # fmt: skip
 
 

@@ -83,7 +83,7 @@ class LatencyGoal:
         path = self._graph.model.path
         if path is None:
             path = Path(folder) / "original.onnx"
-            self._graph.model.save(path)
+            self._graph.model.save(path, durable=False)
         return replace(self._job(path), comes_again=True)
 
     def _job(self, path: Path) -> Job:
@@ -129,7 +129,7 @@ class LatencyGoal:
         if key not in self._known:
             with tempfile.TemporaryDirectory(prefix="graphprune-") as folder:
                 path = Path(folder) / "cut.onnx"
-                cut(self._graph.analysis, removed).save(path)
+                cut(self._graph.analysis, removed).save(path, durable=False)
                 jobs = [self._original(folder), self._job(path)]
                 before, after = self._device.measure(jobs, seconds=_SECONDS)
             pairs = np.array(after.medians) / np.array(before.medians)

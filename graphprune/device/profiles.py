@@ -74,10 +74,10 @@ class Profile:
                 raise ModelError(message, where=origin, hint="measure it again: graphprune calibrate-device")
             curves = tuple(Curve.from_json(entry) for entry in document["curves"])
             return cls(
-                Identity.from_json(document), document["date"], curves, bool(document["quick"]),
-                document.get("tables"), origin,
+                Identity.from_json(document), str(document["date"]), curves, bool(document["quick"]),
+                _tables(document.get("tables") or {}), origin,
             )  # fmt: skip
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             message = "this is no device profile"
             raise ModelError(message, where=origin, because=f"{type(error).__name__}: {error}") from error
 
@@ -93,6 +93,10 @@ class Profile:
             message = f"cannot read a device profile from '{path}'"
             raise ModelError(message, hint="graphprune calibrate-device --out FILE.json")
         return cls.from_json(document, str(path))
+
+
+def _tables(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    return {name: {key: float(ms) for key, ms in table.items()} for name, table in found.items()}
 
 
 def measure_profile(

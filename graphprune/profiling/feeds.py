@@ -172,7 +172,10 @@ def _guess(value: Any) -> int:
 def _filled(value: Any, shape: list[int]) -> dict[str, Any]:
     if value.type not in DTYPES:
         what = f"input '{value.name}' is a {value.type}"
-        raise ModelError(what, because="only tensors of numbers can be made up for a measurement")
+        because = "only tensors of numbers can be made up for a measurement"
+        if value.type == "tensor(bfloat16)":
+            because = "onnxruntime's Python interface takes no arrays of that type"
+        raise ModelError(what, because=because)
     dtype = DTYPES[value.type]
     if issubclass(dtype, np.floating):
         fill = "normal"

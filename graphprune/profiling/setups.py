@@ -102,7 +102,9 @@ def explain(setup: Setup, kind: str, because: str) -> ModelError:
     """An error of the runner on this machine."""
     if kind == "load":
         what = f"onnxruntime cannot load {setup.title}"
-        return ModelError(what, because=because)
+        # onnxruntime's CPU has hardly any kernel for bfloat16.
+        hint = "a --provider with kernels for the model's types" if "NOT_IMPLEMENTED" in because else None
+        return ModelError(what, because=because, hint=hint)
     if kind == "run":
         what = f"{setup.title} does not run on inputs of the chosen sizes"
         return ModelError(what, where=setup.sizes, because=because, hint="--dim NAME=SIZE")

@@ -57,7 +57,7 @@ def _file(model: Model, path: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="graphprune-") as folder:
         written = Path(folder) / "model.onnx"
-        model.save(written)
+        model.save(written, durable=False)
         yield written
 
 

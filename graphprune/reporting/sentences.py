@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from graphprune.device.sentences import alignment, latency
+from graphprune.oracle import Verdict
 from graphprune.pruning import PruneResult
 
 
@@ -13,11 +14,7 @@ def sentences(result: PruneResult) -> list[str]:
     lines = _removed(result)
     verdict = result.verdict
     if verdict is not None:
-        lines.append(
-            f"verified: the cut is right. On random inputs of {len(verdict.runs)} sizes the outputs equal "
-            f"those of the original with the same slices masked (within {verdict.max_error:.2g}, values "
-            f"up to {verdict.scale:.3g})"
-        )
+        lines.append(_verified(verdict))
         if verdict.not_run:
             lines.append(f"not run, since onnxruntime does not know them: {', '.join(verdict.not_run)}")
         if verdict.statistics:
@@ -40,6 +37,20 @@ def sentences(result: PruneResult) -> list[str]:
     return lines
 
 
+def _verified(verdict: Verdict) -> str:
+    within = f"(within {verdict.max_error:.2g}, values up to {verdict.scale:.3g})"
+    if verdict.parts is None:
+        return (
+            f"verified: the cut is right. On random inputs of {len(verdict.runs)} sizes the outputs equal "
+            f"those of the original with the same slices masked {within}"
+        )
+    run, cut = verdict.parts
+    return (
+        f"verified in parts, since the model is large: {run} of the {cut} that are cut, some of every kind, "
+        f"give on random numbers what the original gives with the same slices masked {within}"
+    )
+
+
 #: What is said about the samples, by option of the plan.
 _NOTES = {
     "layers_with_few_rows": (
@@ -47,6 +58,10 @@ _NOTES = {
         "less, and more samples would help"
     ),
     "layers_too_large": "{} layers have too many inputs for second moments: their weights stay as they are",
+    "large": (
+        "weights only, since the model has {} of them: --criterion wanda or flap with --calibration "
+        "stream samples through it (docs/big.md)"
+    ),
     "samples_at_a_time": "samples ran one at a time: the model does not take more, whatever its inputs say",
 }
 

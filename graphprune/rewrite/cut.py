@@ -21,6 +21,7 @@ from graphprune.rewrite.operands import bypass_layers, drop_operands
 from graphprune.rewrite.pieces import drop_empty_pieces
 from graphprune.rewrite.registry import REPAIRS
 from graphprune.rewrite.sizes import CutSizes
+from graphprune.storage.slices import Sliced
 from graphprune.storage.unused import remove_unused
 
 Removed = npt.NDArray[np.bool_]
@@ -41,7 +42,8 @@ def cut(analysis: Analysis, removed: Removed) -> Model:
     """
     keeps, deaths = Keeps(analysis, removed), Deaths(analysis)
     living = deaths.living(removed)
-    model = Model(analysis.model.ir.clone(), data_files=analysis.model.data_files)
+    source = analysis.model
+    model = Model(source.ir.clone(), data_files=source.data_files, stamps=source.stamps)
     graph = model.ir.graph
     nodes = dict(zip(analysis.model.ir.graph.all_nodes(), graph.all_nodes(), strict=True))
     slice_parameters(analysis, keeps, nodes, take, living=living)
@@ -137,16 +139,7 @@ def _variant(
 def take(tensor: ir.TensorProtocol, keep: Keep, name: str) -> ir.TensorProtocol:
     """The kept positions of a tensor, read when needed."""
     kept = {d: mask for d, mask in enumerate(keep) if mask is not None}
-    sizes = tensor.shape.numpy()
-    shape = ir.Shape([np.count_nonzero(kept[d]) if d in kept else n for d, n in enumerate(sizes)])
-
-    def read() -> ir.TensorProtocol:
-        array = tensor.numpy()
-        for d, mask in kept.items():  # one axis at a time: whole blocks are copied
-            array = np.compress(mask, array, axis=d)
-        return ir.Tensor(np.ascontiguousarray(array), dtype=tensor.dtype, name=name)
-
-    return ir.LazyTensor(read, dtype=tensor.dtype, shape=shape, cache=in_memory(tensor), name=name)
+    return Sliced(tensor, kept, name, cache=in_memory(tensor))
 
 
 def in_memory(tensor: ir.TensorProtocol) -> bool:

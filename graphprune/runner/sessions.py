@@ -56,7 +56,7 @@ def open_session(ask: dict[str, Any], trace: str | None = None, optimized: str |
     """
     ort = runtime()
     options = ort.SessionOptions()
-    options.log_severity_level = 3 if optimized is None else 4
+    options.log_severity_level = 4  # what goes wrong is raised
     options.intra_op_num_threads = ask.get("threads") or 0
     if trace is not None:
         options.enable_profiling = True

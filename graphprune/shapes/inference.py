@@ -169,8 +169,11 @@ def _collect(graph: onnx.GraphProto) -> Inferred:
             if tensor_type.elem_type:
                 types[info.name] = ir.DataType(tensor_type.elem_type)
             if tensor_type.HasField("shape"):
+                # A branch that is never taken may fit so little that its sizes come out below zero.
                 axes[info.name] = tuple(
-                    dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None)
+                    (dim.dim_value if dim.dim_value >= 0 else None)
+                    if dim.HasField("dim_value")
+                    else (dim.dim_param or None)
                     for dim in tensor_type.shape.dim
                 )
     return Inferred(axes, types, frozenset(others))
@@ -203,7 +206,7 @@ def contradiction(graph: ir.Graph, known: Mapping[str, tuple[int, ...]]) -> str 
             if len(weight) == 3 and weight[0] != source[0]:
                 return f"RotaryEmbedding '{node.name}' has angles for {weight[0]} samples, not {source[0]}"
             continue
-        group = node.attributes.get_int("group", 1)
+        group = node.attributes.get_int("group", 1) or 1
         channels = weight[0] if node.op_type == "ConvTranspose" else weight[1] * group
         if channels != source[1]:
             return f"{node.op_type} '{node.name}' gets {source[1]} channels, not {channels}"

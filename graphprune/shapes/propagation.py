@@ -154,7 +154,7 @@ class Propagation:
             if kind.tensor_type.elem_type:
                 self.types[name] = ir.DataType(kind.tensor_type.elem_type)
             has_shape = kind.tensor_type.HasField("shape")
-            if has_shape and all(dim.HasField("dim_value") for dim in dims):
+            if has_shape and all(dim.HasField("dim_value") and dim.dim_value >= 0 for dim in dims):
                 self.shapes[name] = tuple(dim.dim_value for dim in dims)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from graphprune.storage.constants import is_constant
+from graphprune.storage.constants import is_constant, is_widened
 
 # Inputs that an op reads as sizes, axes, offsets or counts, not as data.
 SHAPE_INPUTS: dict[str, tuple[int, ...]] = {
@@ -87,7 +87,7 @@ def _find_structural(graph: ir.Graph, found: dict[ir.Node, None]) -> None:
         bodies = subgraphs(node)
         for body in bodies:
             _find_structural(body, found)
-        if bodies or node.domain != "" or node.op_type in _NOT_STRUCTURAL:
+        if bodies or node.domain != "" or node.op_type in _NOT_STRUCTURAL or is_widened(node):
             continue
         if node.op_type in {"Shape", "Size"} or all(
             value is None or value.producer() in found or is_constant(value) for value in node.inputs

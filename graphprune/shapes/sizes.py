@@ -18,6 +18,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from graphprune.errors import ModelError, UsageError
+from graphprune.literals import formula
 from graphprune.storage.constants import is_constant
 
 Role = Literal["batch", "length", "side"]
@@ -175,9 +176,8 @@ def _atoms(text: str) -> list[str]:
 
 def _parse(text: str) -> ast.expr | None:
     """Syntax tree of ``text`` if it is arithmetic on names and integers, else None."""
-    try:
-        tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError):
+    tree = formula(text)
+    if tree is None:
         return None
     allowed = (ast.BinOp, ast.Name, ast.Load, ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Div)
     for node in ast.walk(tree):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
@@ -24,6 +25,8 @@ from graphprune.shapes.unsettled import Run, unsettled
 
 #: How many sizes are tried with the real weights, once all have failed with zeros.
 _EARNEST_TRIES = 3
+#: No further sizes are tried once so many numbers were fed in vain.
+_MOST_ELEMENTS = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -128,14 +131,27 @@ def _first_run(
     model: ir.Model, skeleton: Skeleton, interface: Interface, candidates: Iterator[dict[str, int]]
 ) -> Run | None:
     """The run under the first of ``candidates`` that contradicts nothing."""
-    tried = []
+    tried: list[dict[str, int]] = []
+    spent = 0
     for sizes in candidates:
+        if spent > _MOST_ELEMENTS:
+            break
         tried.append(sizes)
         run = _try(model, skeleton, interface, sizes)
         if run is not None:
             return run
-    runs = (_try(model, skeleton, interface, sizes, in_earnest=True) for sizes in tried[:_EARNEST_TRIES])
+        spent += _elements(interface, sizes)
+    earnest = _EARNEST_TRIES if spent <= _MOST_ELEMENTS else 0
+    runs = (_try(model, skeleton, interface, sizes, in_earnest=True) for sizes in tried[:earnest])
     return next((run for run in runs if run is not None), None)
+
+
+def _elements(interface: Interface, sizes: dict[str, int]) -> int:
+    """How many numbers are fed with these sizes."""
+    try:
+        return sum(prod(shape) for shape in interface.shapes(sizes).values())
+    except (ModelError, ZeroDivisionError):
+        return 0
 
 
 def _try(

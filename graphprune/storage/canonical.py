@@ -16,8 +16,9 @@ from graphprune.shapes.inference import Skeleton
 from graphprune.shapes.shape_values import reads, subgraphs
 from graphprune.storage.bodies import normalise_bodies
 from graphprune.storage.branches import inline_known_branches
-from graphprune.storage.constants import replace_by_constant
+from graphprune.storage.constants import loaded, replace_by_constant
 from graphprune.storage.fold_constants import fold_constants
+from graphprune.storage.function_sizes import require_expandable
 from graphprune.storage.zero_states import drop_zero_states
 
 # Since this IR version an initializer need not be listed as an input, and one that is can be
@@ -58,10 +59,22 @@ def canonicalise(model: ir.Model) -> ir.Model:
         _lift_tensors(model.graph)
         fold_constants(model)
     drop_zero_states(model.graph)
+    _hold_attributes(model)
     return model
 
 
+def _hold_attributes(model: ir.Model) -> None:
+    """Tensors that are left in attributes are written with the graph: no file beside the model has them."""
+    for node in model.graph.all_nodes():
+        for name, attribute in node.attributes.items():
+            if attribute.is_ref() or attribute.type != ir.AttributeType.TENSOR:
+                continue
+            if isinstance(attribute.value, ir.ExternalTensor):
+                node.attributes[name] = ir.AttrTensor(name, loaded(attribute.value))
+
+
 def _inline(model: ir.Model) -> None:
+    require_expandable(model)
     try:
         common.InlinePass()(model)
     except Exception as error:  # the pass wraps what it met in a class of its own

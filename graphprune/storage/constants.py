@@ -52,6 +52,29 @@ def drop_unused(graph: ir.Graph, nodes: Iterable[ir.Node]) -> None:
                 graph.initializers.pop(value.name or "", None)
 
 
+def is_widened(node: ir.Node) -> bool:
+    """Is a node the Cast of a weight that is stored with fewer digits than it is used with?"""
+    source = node.inputs[0] if node.op_type == "Cast" and node.inputs else None
+    tensor = source.const_value if source is not None and is_constant(source) else None
+    if tensor is None or len(tensor.shape) < 2 or not tensor.dtype.is_floating_point():
+        return False
+    to = ir.DataType(node.attributes.get_int("to", 0))
+    return to.is_floating_point() and to.bitwidth > tensor.dtype.bitwidth
+
+
+def loaded(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    """A tensor that is serialized with its numbers, wherever these are; nothing is copied."""
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor
+    return ir.Tensor(
+        tensor.numpy(),
+        dtype=tensor.dtype,
+        name=tensor.name,
+        doc_string=tensor.doc_string,
+        metadata_props=dict(tensor.metadata_props),
+    )
+
+
 def is_matrix(value: ir.Value) -> bool:
     """More than one axis longer than 1, and not one number repeated: a real weight."""
     tensor = value.const_value

@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable
 from functools import partial
 from io import FileIO
+from math import prod
 from pathlib import Path
 from threading import Lock
 
@@ -161,7 +162,8 @@ def _is_plain(tensor: onnx.TensorProto, size: int) -> bool:
     try:
         dtype = ir.DataType(tensor.data_type)
         whole = dtype.bitwidth >= 8 and dtype not in (ir.DataType.STRING, ir.DataType.UNDEFINED)
-        return whole and size == int(np.prod(tensor.dims, dtype=np.int64)) * dtype.numpy().itemsize
+        is_shape = all(axis >= 0 for axis in tensor.dims)
+        return whole and is_shape and size == prod(tensor.dims) * dtype.numpy().itemsize
     except (TypeError, ValueError):  # a type that onnx_ir or numpy does not know
         return False
 

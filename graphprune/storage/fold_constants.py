@@ -2,9 +2,10 @@
 
 All such nodes run once, as one small graph. Only the values that the rest of the graph reads are
 kept. Left alone are random ops, control flow, other domains, quantized weights (their scale is part
-of the stored model), and results that would blow the file up. A large weight in an external file
-that is only moved around (a Transpose for every linear layer) is not read: its consumer gets a
-tensor that does this when it is asked for its values.
+of the stored model), weights that are stored in fewer bits than they are used with, and results that
+would blow the file up. A large weight in an external file that is only moved around (a Transpose for
+every linear layer) is not read: its consumer gets a tensor that does this when it is asked for its
+values.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from graphprune.storage.constants import READ_ELSEWHERE, drop_unused, is_constan
 GROWTH_BYTES = 1 << 16
 # External weights from this size on are moved around when they are read, not before.
 LARGE_BYTES = 1 << 20
+
+# Axes of a weight; vectors are few bytes.
+MATRIX = 2
 
 UNFOLDABLE = frozenset({
     "Bernoulli", "DequantizeLinear", "Dropout", "DynamicQuantizeLinear", "Multinomial",
@@ -45,7 +49,9 @@ def fold_constants(model: ir.Model) -> None:
     if not nodes:
         return
     types = infer(_fragment(model, nodes))
-    blocked: set[ir.Node] = set()
+    blocked = _widening(nodes, types)
+    if blocked:
+        nodes = _constant_nodes(graph, blocked)
     while grown := _grown(nodes, types):
         blocked |= grown
         nodes = _constant_nodes(graph, blocked)
@@ -111,6 +117,20 @@ def _grown(nodes: Collection[ir.Node], types: Types) -> set[ir.Node]:
         if producer is not None and size > GROWTH_BYTES + _freed_bytes(producer, nodes):
             grown.add(producer)
     return grown
+
+
+def _widening(nodes: Collection[ir.Node], types: Types) -> set[ir.Node]:
+    """Casts of weights that are stored with fewer digits than they are used with: that is how they stay."""
+    found: set[ir.Node] = set()
+    for node in nodes:
+        source, made = node.inputs[0] if node.inputs else None, types.get(node.outputs[0].name or "")
+        if node.op_type != "Cast" or source is None or made is None or len(made[1]) < MATRIX:
+            continue
+        tensor = source.const_value
+        kind = tensor.dtype if tensor is not None else types.get(source.name or "", (None, ()))[0]
+        if kind is not None and kind.is_floating_point() and kind.bitwidth < made[0].bitwidth:
+            found.add(node)
+    return found
 
 
 def _freed_bytes(node: ir.Node, nodes: Collection[ir.Node]) -> int:

@@ -6,6 +6,7 @@ would lose or guess is looked for here, before anything is built on it.
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import BinaryIO
 
 import onnx
 import onnx_ir as ir
-from onnx_ir import external_data
 
 from graphprune.errors import ModelError
+from graphprune.limits import require_size
 from graphprune.storage.embedded import Weights, attach, load_split
+from graphprune.storage.stored_tensors import check_tensors, tensors
+from graphprune.storage.texts import require_text
 
 
 def read_file(path: Path) -> ir.Model:
@@ -29,9 +32,11 @@ def read_file(path: Path) -> ir.Model:
     if not path.exists():
         msg = f"model file '{path}' does not exist"
         raise ModelError(msg, where=str(path.absolute()), hint="check the path")
-    if path.is_dir():
-        msg = f"'{path}' is a folder, not an ONNX file"
-        raise ModelError(msg, hint="give the .onnx file inside it")
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "no regular file"
+        msg = f"'{path}' is {kind}, not an ONNX file"
+        raise ModelError(msg, hint="give the .onnx file inside it" if path.is_dir() else "give a file")
+    require_size(path.stat().st_size, f"model file '{path}'")
     weights: Weights = {}
     try:
         split = load_split(path)
@@ -65,12 +70,17 @@ def read_proto(
         msg = "the model holds no graph"
         because = "an ONNX model needs a graph with nodes or outputs; the file may not be ONNX"
         raise ModelError(msg, where=where, because=because, hint="export the model again")
+    require_text(proto, where)
     for graph in _graphs(proto.graph):
         _refuse_sparse(graph, where)
         _refuse_duplicates(graph, where)
+        _refuse_references(graph, where)
+        _open_negative_sizes(graph)
     _lift_constants(proto.graph)
     try:
-        model = ir.serde.deserialize_model(proto)
+        with warnings.catch_warnings():  # of what it ignores
+            warnings.simplefilter("ignore")
+            model = ir.serde.deserialize_model(proto)
     except Exception as error:  # onnx_ir has no error class of its own for what a proto may hold
         cause: BaseException = error
         while cause.__cause__ is not None:
@@ -78,7 +88,9 @@ def read_proto(
         msg = "the graph cannot be read"
         raise ModelError(msg, where=where, because=str(cause).splitlines()[0]) from error
     attach(model, weights or {})
-    external_data.set_base_dir(model.graph, base_dir)
+    for tensor in tensors(model):  # those of functions as well, which onnx_ir would look for elsewhere
+        if isinstance(tensor, ir.ExternalTensor):
+            tensor.base_dir = base_dir
     _refuse_undefined(model.graph, where)
     check_tensors(model)
     return model
@@ -206,6 +218,24 @@ def _refuse_duplicates(graph: onnx.GraphProto, where: str) -> None:
         raise ModelError(msg, where=where, because=because, hint="export the model again")
 
 
+def _refuse_references(graph: onnx.GraphProto, where: str) -> None:
+    """Attributes that stand for a function's parameter, where there is no function: they have no value."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.ref_attr_name:
+                msg = f"attribute '{attribute.name}' of {node.op_type} '{node.name}' has no value"
+                because = f"it refers to '{attribute.ref_attr_name}' of a function, and stands outside of all"
+                raise ModelError(msg, where=where, because=because, hint="export the model again")
+
+
+def _open_negative_sizes(graph: onnx.GraphProto) -> None:
+    """Some exporters write -1 for a size that is open; ONNX has no number for that."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:
+                dim.ClearField("dim_value")
+
+
 def _refuse_undefined(graph: ir.Graph, where: str) -> None:
     known = {*graph.inputs, *graph.initializers.values()}
     for node in graph:
@@ -219,88 +249,3 @@ def _refuse_undefined(graph: ir.Graph, where: str) -> None:
         if value not in known and value.producer() is None:
             msg = f"graph output '{value.name}' is not defined"
             raise ModelError(msg, where=where, because="no node produces it")
-
-
-def tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
-    """Every tensor that ``model`` stores, in initializers and attributes, bodies and functions."""
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            if value.const_value is not None:
-                yield value.const_value
-    yield from _in_attributes(model.graph)
-    for function in model.functions.values():
-        yield from _in_attributes(function)
-
-
-def _in_attributes(owner: ir.Graph | ir.Function) -> Iterator[ir.TensorProtocol]:
-    for node in owner:
-        # Every node of every model comes by here: the plain dict, and no accessors that check protocols.
-        for attribute in node.attributes.data.values():
-            if attribute.is_ref():
-                continue
-            if attribute.type == ir.AttributeType.TENSOR:
-                yield attribute.value
-            elif attribute.type == ir.AttributeType.TENSORS:
-                yield from attribute.value
-            elif attribute.type == ir.AttributeType.GRAPH:
-                yield from _in_attributes(attribute.value)
-            elif attribute.type == ir.AttributeType.GRAPHS:
-                for graph in attribute.value:
-                    yield from _in_attributes(graph)
-
-
-def check_tensors(model: ir.Model) -> None:
-    """Make sure that every stored tensor has its bytes, without reading them.
-
-    Raises:
-        ModelError: external data are missing or too short, or the bytes do not fit the shape.
-    """
-    sizes: dict[str, int] = {}
-    for tensor in tensors(model):
-        if isinstance(tensor, ir.ExternalTensor):
-            _check_external(tensor, sizes)
-        elif isinstance(tensor, ir.serde.TensorProtoTensor):
-            _check_embedded(tensor)
-
-
-def _check_external(tensor: ir.ExternalTensor, sizes: dict[str, int]) -> None:
-    path = Path(tensor.path)
-    if tensor.path not in sizes:
-        if not path.is_file():
-            msg = f"external data file '{path}' of tensor '{tensor.name}' does not exist"
-            because = "the weights of this model are stored beside it, and the file is not there"
-            hint = f"put '{tensor.location}' beside the model file"
-            raise ModelError(msg, where=f"tensor '{tensor.name}'", because=because, hint=hint)
-        _check_location(tensor, path)
-        sizes[tensor.path] = path.stat().st_size
-    if tensor.dtype == ir.DataType.STRING:
-        return
-    length = tensor.nbytes if tensor.length is None else tensor.length
-    if length != tensor.nbytes:
-        msg = f"tensor '{tensor.name}' has {length} bytes of external data, not {tensor.nbytes}"
-        because = f"its type and shape ({tensor.dtype}, {tensor.shape}) need {tensor.nbytes} bytes"
-        raise ModelError(msg, where=str(path), because=because, hint="export the model again")
-    end = (tensor.offset or 0) + length
-    if end > sizes[tensor.path]:
-        msg = f"external data file '{path}' is too short"
-        because = f"tensor '{tensor.name}' ends at byte {end}, the file at {sizes[tensor.path]}"
-        raise ModelError(msg, where=str(path), because=because, hint="copy or download it again")
-
-
-def _check_location(tensor: ir.ExternalTensor, path: Path) -> None:
-    """Refuse what onnx_ir would refuse when it reads: data that are not the model's own file."""
-    base = Path(tensor.base_dir).resolve()
-    if base in path.resolve().parents and path.stat().st_nlink == 1:
-        return
-    msg = f"external data file '{path}' of tensor '{tensor.name}' is not in the model's folder"
-    because = "it is a link to another place, and a model file must not name files elsewhere"
-    hint = "copy the model and its data into one folder, following links (cp -L)"
-    raise ModelError(msg, where=str(path.resolve()), because=because, hint=hint)
-
-
-def _check_embedded(tensor: ir.serde.TensorProtoTensor) -> None:
-    proto = tensor.raw
-    if proto.HasField("raw_data") and len(proto.raw_data) != tensor.nbytes:
-        msg = f"tensor '{tensor.name}' has {len(proto.raw_data)} bytes, not {tensor.nbytes}"
-        because = f"its type and shape ({tensor.dtype}, {tensor.shape}) need {tensor.nbytes} bytes"
-        raise ModelError(msg, where=f"tensor '{tensor.name}'", because=because)

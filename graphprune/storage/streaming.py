@@ -7,9 +7,10 @@ in any order.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -20,6 +21,14 @@ from graphprune.storage.wire import GRAPH_INITIALIZER, MODEL_GRAPH, TENSOR_RAW_D
 
 #: Smaller tensors are serialized with the graph.
 _SMALL_BYTES = 256
+
+
+class Place(NamedTuple):
+    """Where a weight stands: bytes of a file beside the model."""
+
+    file: str
+    offset: int
+    length: int
 
 
 class Stream:
@@ -34,23 +43,50 @@ class Stream:
     def __init__(self, model: ir.Model) -> None:
         with _without_weights(model) as weights:
             self._proto = ir.serde.serialize_model(model)
-        self._weights = weights
+        #: Large initializers by name.
+        self.weights: Mapping[str, ir.TensorProtocol] = weights
 
-    def skeleton(self) -> onnx.ModelProto:
-        """The model with inputs in place of its large initializers."""
+    def skeleton(self, fed: Collection[str] | None = None) -> onnx.ModelProto:
+        """The model with inputs in place of large initializers.
+
+        Args:
+            fed: names of these; the others are part of the model. None: all.
+        """
         proto = onnx.ModelProto()
         proto.CopyFrom(self._proto)
         graph = proto.graph
+        given = self.weights.keys() if fed is None else self.weights.keys() & set(fed)
         inputs = {value.name for value in graph.input}
         graph.input.extend(
             helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             for tensor in self._proto.graph.initializer
-            if tensor.name in self._weights and tensor.name not in inputs
+            if tensor.name in given and tensor.name not in inputs
         )
         del graph.initializer[:]
-        small = (tensor for tensor in self._proto.graph.initializer if tensor.name not in self._weights)
-        graph.initializer.extend(small)
+        for tensor in self._proto.graph.initializer:
+            if tensor.name not in given:
+                graph.initializer.append(tensor)
+                if tensor.name in self.weights:
+                    graph.initializer[-1].raw_data = bytes(data_of(self.weights[tensor.name]))
         return proto
+
+    def referring(self, places: Mapping[str, Place]) -> bytes:
+        """The model without the large initializers' bytes, which stand in other files.
+
+        Those without elements need no place; onnxruntime refuses one at the end of a file.
+        """
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self._proto)
+        for tensor in proto.graph.initializer:
+            if tensor.name in places:
+                place = places[tensor.name]
+                tensor.data_location = onnx.TensorProto.EXTERNAL
+                entries = {"location": place.file, "offset": place.offset, "length": place.length}
+                for key, value in entries.items():
+                    tensor.external_data.add(key=key, value=str(value))
+            elif tensor.name in self.weights:
+                tensor.raw_data = b""
+        return bytes(proto.SerializeToString())
 
     @cached_property
     def _tensors(self) -> list[tuple[str, bytes]]:
@@ -81,9 +117,9 @@ class Stream:
         return len(self._graph) + sum(len(head(GRAPH_INITIALIZER, size)) + size for size in sizes)
 
     def _tensor_size(self, name: str, rest: bytes) -> int:
-        if name not in self._weights:
+        if name not in self.weights:
             return len(rest)
-        size = self._weights[name].nbytes
+        size = self.weights[name].nbytes
         return len(rest) + len(head(TENSOR_RAW_DATA, size)) + size
 
     def chunks(self) -> Iterator[bytes | memoryview]:
@@ -91,8 +127,8 @@ class Stream:
         yield self._model + head(MODEL_GRAPH, self._graph_size()) + self._graph
         for name, rest in self._tensors:
             yield head(GRAPH_INITIALIZER, self._tensor_size(name, rest)) + rest
-            if name in self._weights:
-                data = _data(self._weights[name])
+            if name in self.weights:
+                data = data_of(self.weights[name])
                 yield head(TENSOR_RAW_DATA, len(data))
                 yield data
 
@@ -131,7 +167,7 @@ def _hollow(tensor: ir.TensorProtocol, name: str) -> ir.serde.TensorProtoTensor:
     return ir.serde.TensorProtoTensor(proto)
 
 
-def _data(tensor: ir.TensorProtocol) -> bytes | memoryview:
+def data_of(tensor: ir.TensorProtocol) -> bytes | memoryview:
     """The values as they are stored: little-endian, packed."""
     if isinstance(tensor, ir.serde.TensorProtoTensor):
         raw: bytes = tensor.raw.raw_data

@@ -136,6 +136,7 @@ class Tables:
         """For each group the entry of the lowest value; of equal ones, that which keeps most."""
         if not len(self):
             return self.dense
+        values = np.where(np.isnan(values), np.inf, values)  # of weights so large that sums overflow
         least = np.minimum.reduceat(values, self.starts)
         places = np.flatnonzero(values == least[self.owner])
         return np.asarray(places[np.searchsorted(places, self.starts)] - self.starts)

@@ -48,6 +48,8 @@ class Criterion(Protocol):
         ...
 
 
+#: Those that look at the weights as the file has them, and at nothing else.
+BY_WEIGHTS = frozenset({"l1", "l2", "lamp", "fpgm", "bn-scale", "random"})
 #: Names for the command line and :func:`graphprune.plan`; each takes the seed.
 CRITERIA: Mapping[str, Callable[[int], Criterion]] = {
     "act-mean": lambda seed: ActivationMean(),

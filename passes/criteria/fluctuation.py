@@ -10,6 +10,7 @@ from graphprune.passes.criteria.members import group_of_units
 from graphprune.passes.criteria.readers import Reader, sum_over_readers
 
 from graphprune.calibration.evidence import Evidence
+from graphprune.calibration.moments import Moments
 
 Scores = npt.NDArray[np.float64]
 
@@ -57,16 +58,17 @@ class VarianceError:
 
     def __call__(self, evidence: Evidence) -> Scores:
         """Scores ``[len(algebra)]``."""
-        return sum_over_readers(evidence, _error_of_means)
+        return sum_over_readers(evidence, _error_of_means, pairs=True)
 
 
 def _weighted_variance(reader: Reader) -> Scores:
-    features = reader.variance * np.square(reader.weight).sum(axis=2)
+    features = reader.variance * reader.outgoing(2)
     return reader.of_units(features) * reader.scale
 
 
 def _error_of_means(reader: Reader) -> Scores:
     at = reader.places
+    assert isinstance(reader.moments, Moments)
     error = np.zeros(len(at))
     for weight, covariance in zip(reader.weight, reader.moments.covariance, strict=True):
         blocks, own = covariance[at[:, :, None], at[:, None, :]], weight[at]

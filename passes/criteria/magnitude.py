@@ -6,16 +6,21 @@ goes with it (group-level importance, as in DepGraph and SPA).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import numpy as np
 import numpy.typing as npt
-from graphprune.passes.criteria.members import nan_error, numbers_of, slices_of, whole_weights
+from graphprune.passes.criteria.members import nan_error, numbers_of, rows_of, slices_of, whole_weights
 
+from graphprune.ahead import ahead
 from graphprune.analysis import Use
 from graphprune.calibration.evidence import Evidence
+from graphprune.parts import is_big
+from graphprune.progress import counted
+from graphprune.storage.mapped import let_go, will_read
 
 Scores = npt.NDArray[np.float64]
 #: Numbers that are added up in single precision before double takes over.
@@ -45,25 +50,47 @@ class Magnitude:
         graph = evidence.graph
         total = np.zeros(len(graph.analysis.algebra))
         whole: dict[int, float] = {}
-        for part in slices_of(graph):
-            for d, local in self._along(part.use, list(part.rows)).items():
+        asked = _in_question(evidence)
+        for part in counted(evidence.progress, "scoring", list(slices_of(graph))):
+            axes = [d for d, rows in part.rows.items() if asked[rows].any()]
+            for d, local in self._known(evidence, part.use, axes).items() if axes else ():
                 whole[id(part.use.value)] = float(local.sum())
                 for column in part.rows[d].T:
                     np.add.at(total, column, local)
         for unit, uses in whole_weights(graph):
-            for use in uses:
+            for use in uses if asked[unit] else ():
                 if id(use.value) not in whole:
-                    whole[id(use.value)] = float(self._along(use, [0])[0].sum())
+                    whole[id(use.value)] = float(self.along(use, [0])[0].sum())
                 total[unit] += whole[id(use.value)]
         total[0] = 0.0
         return np.asarray(total ** (1.0 / self.p))
 
-    def _along(self, use: Use, axes: Sequence[int]) -> dict[int, Scores]:
+    def _known(self, evidence: Evidence, use: Use, axes: Sequence[int]) -> dict[int, Scores]:
+        """The same as :meth:`along`, perhaps from the journal."""
+
+        def compute() -> dict[str, Scores]:
+            return {str(d): local for d, local in self.along(use, axes).items()}
+
+        name = f"{type(evidence).__name__} p={self.p} {use.key} {list(axes)}"
+        return {int(d): np.asarray(a) for d, a in evidence.journal.remember(name, compute).items()}
+
+    def along(self, use: Use, axes: Sequence[int]) -> dict[int, Scores]:
         """Sums of the weights' powers over all other axes, for each of ``axes``."""
-        sums = self._sums(numbers_of(use), axes)
+        rows = rows_of(use)
+        if rows is None:
+            sums = self._sums(numbers_of(use), axes)
+        else:  # a few rows at a time
+            tensor = use.value.const_value
+            assert tensor is not None
+            will_read(tensor)
+            sums = _joined(ahead(partial(self._sums_of, read, axes) for read in rows))
+            let_go(tensor)
         if any(np.isnan(found).any() for found in sums.values()):
             raise nan_error(use)
         return sums
+
+    def _sums_of(self, read: Callable[[], npt.NDArray[np.float32]], axes: Sequence[int]) -> dict[int, Scores]:
+        return self._sums(read(), axes)
 
     def _sums(self, weights: npt.NDArray[np.float32], axes: Sequence[int]) -> dict[int, Scores]:
         rank = max(axes) + 1
@@ -83,6 +110,29 @@ class Magnitude:
             others = tuple(i for i in range(powers.ndim) if i != d)
             sums[d] = np.asarray(powers.sum(axis=others, dtype=np.float64))
         return sums
+
+
+def _in_question(evidence: Evidence) -> npt.NDArray[np.bool_]:
+    """Units whose scores count: of a large model's weights no more is read than is needed."""
+    if not is_big(evidence.graph.model):
+        return np.ones(len(evidence.graph.analysis.algebra), bool)
+    found = np.zeros(len(evidence.graph.analysis.algebra), bool)
+    for group in evidence.groups:
+        found[group.units] = True
+    return found
+
+
+def _joined(parts: Iterable[dict[int, Scores]]) -> dict[int, Scores]:
+    """Sums of all rows, from those of some rows each."""
+    rows: list[Scores] = []
+    others: dict[int, Scores] = {}
+    for part in parts:
+        for d, local in part.items():
+            if d == 0:
+                rows.append(local)
+            else:
+                others[d] = others[d] + local if d in others else local
+    return others | ({0: np.concatenate(rows)} if rows else {})
 
 
 def _squares(matrix: npt.NDArray[np.float32], d: int) -> Scores:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +12,12 @@ import numpy.typing as npt
 from graphprune.analysis import Use
 from graphprune.errors import ModelError
 from graphprune.graph import DependencyGraph
+from graphprune.halves import single
 from graphprune.quantization import QUANTIZED, real_weights
+from graphprune.storage.slices import blocks_of_rows
 
+#: Weights of more bytes are read a few rows at a time.
+LARGE_BYTES = 1 << 23
 Rows = npt.NDArray[np.int32]
 
 
@@ -64,6 +69,21 @@ def numbers_of(use: Use) -> npt.NDArray[np.float32]:
     array = tensor.numpy()
     real = real_weights(use.node, use.index, array)
     return np.asarray(array if real is None else real, np.float32)
+
+
+def rows_of(use: Use) -> Iterator[Callable[[], npt.NDArray[np.float32]]] | None:
+    """What reads the same numbers a few rows at a time; None of a weight that is small, or quantized."""
+    tensor = use.value.const_value
+    assert tensor is not None
+    is_quantized = (use.node.op_type, use.index) in QUANTIZED
+    if is_quantized or tensor.nbytes <= LARGE_BYTES or tensor.dtype.bitwidth < 8 or not len(tensor.shape):
+        return None
+    array = tensor.numpy()
+    return (partial(_stretch, array, block) for block in blocks_of_rows(array))
+
+
+def _stretch(array: npt.NDArray[np.generic], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    return single(array[rows[0] : rows[-1] + 1])
 
 
 def finite_numbers_of(use: Use) -> npt.NDArray[np.float32]:

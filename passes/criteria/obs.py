@@ -125,7 +125,11 @@ class OptimalBrainSurgeon:
 def scale_of(consumer: Consumer, moments: Moments) -> float:
     """One over the energy of what a layer's output becomes part of."""
     own = sum(float(np.vdot(w, c @ w)) for w, c in zip(consumer.matrices, moments.covariance, strict=True))
-    energy = max(moments.energy, own)
+    return one_over(max(moments.energy, own))
+
+
+def one_over(energy: float) -> float:
+    """Nothing for an output that says nothing."""
     return 1.0 / energy if energy > _NOTHING else 0.0
 
 

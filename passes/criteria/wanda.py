@@ -30,5 +30,5 @@ class Wanda:
 
 
 def _judge(reader: Reader) -> npt.NDArray[np.float64]:
-    features = np.sqrt(reader.power) * np.abs(reader.weight).sum(axis=2)
+    features = np.sqrt(reader.power) * reader.outgoing(1)
     return np.asarray(reader.of_units(features) * np.sqrt(reader.scale))

@@ -149,7 +149,7 @@ def test_models_that_cannot_be_read(cli, tmp_path: Path, damage: Break, command:
     }[command]
     error = cli(command, *arguments).error(1)
     if command in ("profile", "convert"):  # these hand the file to onnxruntime as it is
-        assert "model.onnx" in error
+        assert "model.onnx" in error or BROKEN[damage] in error
     else:
         assert BROKEN[damage] in error
     assert contents(tmp_path) == before
@@ -342,7 +342,7 @@ def test_data_that_cannot_be_used(cli, save, tmp_path: Path) -> None:  # type: i
     assert "cannot read the data file" in check()
     np.savez(data, x=np.ones((2, 7), np.float32))
     assert "does not run on these data" in check()
-    np.savez(data, x=np.ones((2, 6), np.float64))
+    np.savez(data, x=np.ones((2, 6), np.int32))
     assert "does not run on these data" in check()
     np.savez(data, z=np.ones((2, 6), np.float32))
     assert "lack the input 'x'" in cli("check", model, model, "--data", data).error(2)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import few_digits
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -362,3 +363,13 @@ def test_reader_that_goes_away_is_no_error(save: Save) -> None:
 def test_groups_of_the_table_are_those_of_the_library(cli, save: Save) -> None:  # type: ignore[no-untyped-def]
     found = cli("inspect", save("dense"), "--json").json()["groups"]
     assert [g["id"] for g in found] == [g.id for g in graph_of("dense").groups]
+
+
+def test_check_of_a_file_in_float16_against_its_original(cli, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    plain = few_digits.mlp()
+    files = [tmp_path / "plain.onnx", tmp_path / "half.onnx"]
+    for path, model in zip(files, (plain, few_digits.WAYS["float16"](plain)), strict=True):
+        onnx.save(model, path)
+    assert cli("check", *files).code == 0
+    assert cli("check", *files, "--json").json()["tolerance"] == 2e-2
+    assert cli("check", *files, "--tolerance", "1e-5").code == 3

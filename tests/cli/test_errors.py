@@ -152,7 +152,7 @@ def test_our_own_fault(cli, save: Save, tmp_path: Path, monkeypatch) -> None:  #
         message = "a bug\nin two lines"
         raise RuntimeError(message)
 
-    monkeypatch.setattr(pruning, "verify", broken)
+    monkeypatch.setattr(pruning, "verify_somehow", broken)
     command = ("prune", save("mlp"), tmp_path / "o.onnx", "--target", "macs=60%")
     error = cli(*command).error(70)
     assert "RuntimeError: a bug" in error
@@ -167,7 +167,7 @@ def test_interruption_is_no_error_of_the_input(cli, save: Save, tmp_path: Path, 
     def interrupted(*arguments, **options):  # type: ignore[no-untyped-def]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pruning, "verify", interrupted)
+    monkeypatch.setattr(pruning, "verify_somehow", interrupted)
     done = cli("prune", save("mlp"), tmp_path / "o.onnx", "--target", "macs=60%", "--criterion", "l2")
     assert done.code == 130
     assert "Traceback" not in done.err
@@ -179,7 +179,7 @@ def test_too_little_memory_is_no_bug(cli, save: Save, tmp_path: Path, monkeypatc
         message = "Unable to allocate 90.0 GiB"
         raise MemoryError(message)
 
-    monkeypatch.setattr(pruning, "verify", starved)
+    monkeypatch.setattr(pruning, "verify_somehow", starved)
     done = cli("prune", save("mlp"), tmp_path / "o.onnx", "--target", "macs=60%", "--criterion", "l2")
     assert done.error(1).splitlines() == [
         "graphprune: not enough memory",

@@ -43,7 +43,7 @@ PRUNED = {
     "schema_version": int, "output": str, "before": COST, "after": COST, "kept": RATIOS, "target": dict,
     "groups": [{"id": str, "kind": str, "exact": bool, "size": int, "keep": [int]}],
     "verify": {"max_error": float, "scale": float, "runs": list, "exact": bool, "statistics": [str],
-               "not_run": [str]},
+               "not_run": [str], "parts": (list, type(None))},
     "seconds": dict, "model_sha256": str,
 }  # fmt: skip
 
