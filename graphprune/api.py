@@ -29,7 +29,7 @@ from graphprune.reporting.report import write_report
 from graphprune.reporting.request import ReportRequest
 from graphprune.steady import steady
 from graphprune.storage.workspace import reserved_if_any
-from graphprune.storage.writing import require_writable
+from graphprune.storage.writing import require_apart, require_free_of_data, require_writable
 from graphprune.strategy import strategy
 from graphprune.target import parse_bytes
 
@@ -251,17 +251,17 @@ def prune(
     asked_report = ReportRequest.of(report)
     page = asked_report.path if asked_report is not None else None
     from_file = isinstance(model, (str, Path))
-    given = [Path(str(p)) for p in (output, plan_out, page, model if from_file else None) if p]
-    if len({path.resolve() for path in given}) < len(given):
-        message = f"two of the files are the same: {', '.join(map(str, given))}"
-        raise UsageError(
-            message, because="the input file is never changed", hint="another name for the output"
-        )
-    for path in (output, plan_out, page):
-        if path is not None:
-            require_writable(Path(path))
+    written = [Path(path) for path in (output, plan_out, page) if path is not None]
+    sources = [Path(path) for path in (model, calibration) if isinstance(path, (str, Path))]
+    sources += [declarations] if isinstance(declarations, Path) else []
+    require_apart(written, sources)
+    if output is not None:
+        require_free_of_data(Path(output), written[1:])
+    for path in written:
+        require_writable(path)
     with reserved_if_any(output, keep=resume) as folder:
         source = load(model)
+        require_apart(written, source.data_files)
         clock.stop("load")
         announce(source, verify=verify_result)
         if use_plan is None:

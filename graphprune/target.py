@@ -92,10 +92,11 @@ def parse_bytes(text: str) -> int:
         UsageError: it is no size.
     """
     match = _ABSOLUTE.match(text)
-    if match is None:
-        message = f"cannot read the size '{text}'"
+    size = int(float(match[1]) * _UNITS[(match[2] or "").lower()]) if match is not None else 0
+    if not size:
+        message = f"'{text}' is no size"
         raise UsageError(message, hint="a number of bytes such as 500MB or 4GiB")
-    return int(float(match[1]) * _UNITS[(match[2] or "").lower()])
+    return size
 
 
 def _already(metric: str, whole: float) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from graphprune.cost import Cost
 from graphprune.errors import UsageError
-from graphprune.target import fractions, parse_target
+from graphprune.target import fractions, parse_bytes, parse_target
 
 DENSE = Cost(macs=4_000_000, params=10_000, bytes=40_000)
 
@@ -112,3 +112,9 @@ def test_unknown_and_missing_targets_are_refused() -> None:
         fractions({"energy": 0.5}, DENSE)
     with pytest.raises(UsageError, match="no target given"):
         fractions({}, DENSE)
+
+
+@pytest.mark.parametrize("text", ["0", "0MB", "much"])
+def test_no_bytes_are_no_size(text: str) -> None:
+    with pytest.raises(UsageError, match="is no size"):
+        parse_bytes(text)

@@ -34,9 +34,9 @@ def isolated(run: Callable[[], int]) -> int:
     if not process:
         _carry_out(run, parent)
     # What ends the command is for the other process; this one tells how it ended.
-    forwarded = (signal.SIGTERM, signal.SIGHUP)
+    endings = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    forwarded = [number for number in endings if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, lambda n, frame: os.kill(process, n)) for number in forwarded}
-    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells both
     try:
         _, status = os.waitpid(process, 0)
     finally:
@@ -51,6 +51,7 @@ def _carry_out(run: Callable[[], int], parent: int) -> None:
     """The other process: never returns."""
     code = 70
     try:
+        os.setpgid(0, 0)  # a terminal tells the first process alone, which hands it on: once
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
             if os.getppid() != parent:  # it was gone before that

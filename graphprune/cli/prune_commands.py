@@ -50,6 +50,7 @@ from graphprune.plan import Plan
 from graphprune.report import SCHEMA_VERSION
 from graphprune.reporting.request import ReportRequest
 from graphprune.reporting.sentences import sentences
+from graphprune.storage.writing import require_apart
 from graphprune.target import parse_target
 
 
@@ -140,6 +141,7 @@ def apply(
 ) -> None:
     """Cuts a model as a saved plan says (also another precision of the same model)."""
     document = Plan.load(plan)
+    require_apart([path for path in (out, report) if path is not None], [plan])
     with stages("pruning") as progress:
         result = api.prune(
             model, out, use_plan=document, compensator=compensator, calibration=calibration,

@@ -65,6 +65,22 @@ def require_apart(written: Iterable[Path], read: Iterable[Path]) -> None:
         others.append(path)
 
 
+def require_free_of_data(output: Path, others: Iterable[Path]) -> None:
+    """No other file that is written may have a name that the data files of a model may get.
+
+    Args:
+        output: the model to write.
+        others: what is written beside it.
+
+    Raises:
+        UsageError: one has such a name.
+    """
+    for path in others:
+        if path.name.startswith(data_file(output).name) and path.parent.resolve() == output.parent.resolve():
+            message = f"'{path}' is a name for the weights of '{output}'"
+            raise UsageError(message, because="they may go into files beside it", hint="another name for it")
+
+
 def data_file(path: Path) -> Path:
     """Where the weights of a model stand that do not fit into its file."""
     return path.with_name(path.name + ".data")
@@ -109,10 +125,10 @@ def write(
     if path.is_dir():
         msg = f"cannot write '{path}'"
         raise ModelError(msg, because="it is a folder", hint="give a file name")
-    for data in (path.with_name(name) for name in shards):
+    for data in (path, *(path.with_name(name) for name in shards)):
         if not any(_same_file(data, file) for file in protected):
             continue
-        msg = f"cannot write '{path}': its data file is still in use"
+        msg = f"cannot write '{path}': {'it' if data == path else 'its data file'} is still in use"
         because = f"the source model reads its weights from '{data}'"
         raise ModelError(msg, where=str(data), because=because, hint="write to another name")
     try:

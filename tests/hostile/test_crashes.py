@@ -144,3 +144,27 @@ def test_both_processes_end(tmp_path: Path, number: signal.Signals) -> None:
         time.sleep(0.1)
     else:
         pytest.fail("the command goes on")
+
+
+@needs_fork
+def test_an_interrupt_reaches_the_command() -> None:
+    script = """
+import sys, time
+from graphprune.cli.isolation import isolated
+
+def run():
+    try:
+        time.sleep(0.3)  # the other side is listening by then
+        print("ready", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+sys.exit(isolated(run))
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130

@@ -179,7 +179,7 @@ def test_max_bytes_is_about_all_that_is_read(refusal, mlp: Path) -> None:  # typ
     assert "p.json' is too large" in refusal("--max-bytes", "3kB", "apply", mlp.parent / "p.json", mlp, out)
     (mlp.parent / "j.toml").write_text("# " * 4000)
     assert "is too large" in refusal("--max-bytes", "3kB", "run", mlp.parent / "j.toml")
-    assert "cannot read the size 'much'" in refusal("--max-bytes", "much", "inspect", mlp, code=2)
+    assert "'much' is no size" in refusal("--max-bytes", "much", "inspect", mlp, code=2)
 
 
 def test_max_bytes_ends_with_the_command(mlp: Path, refusal, printed) -> None:  # type: ignore[no-untyped-def]
