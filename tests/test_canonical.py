@@ -111,8 +111,8 @@ def test_only_what_the_rest_reads_is_kept() -> None:
     np.testing.assert_array_equal(constant(model, "wt"), W[[2, 0, 1]].T)
 
 
-@pytest.mark.parametrize("dtype", [onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT16])
-def test_a_weight_that_is_stored_in_fewer_bits_stays_so(dtype: int) -> None:
+def cast_weight(dtype: int) -> onnx.ModelProto:
+    """A product with a weight that is stored in some type, turned, and cast before use."""
     source = parse(
         """<ir_version: 10, opset_import: ["" : 21]>
         net (float[n, 4] x) => (float[n, 3] y) {
@@ -122,6 +122,12 @@ def test_a_weight_that_is_stored_in_fewer_bits_stays_so(dtype: int) -> None:
         }"""
     )
     source.graph.initializer.append(helper.make_tensor("w", dtype, [3, 4], W.ravel()))
+    return source
+
+
+@pytest.mark.parametrize("dtype", [onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT16])
+def test_a_weight_that_is_stored_in_fewer_bits_stays_so(dtype: int) -> None:
+    source = cast_weight(dtype)
     model = load(source)
     assert ops(model) == ["Cast", "MatMul"]
     expected = numpy_helper.to_array(source.graph.initializer[0]).T
@@ -131,15 +137,7 @@ def test_a_weight_that_is_stored_in_fewer_bits_stays_so(dtype: int) -> None:
 
 @pytest.mark.parametrize("dtype", [onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE])
 def test_folding_keeps_the_type(dtype: int) -> None:
-    source = parse(
-        """<ir_version: 10, opset_import: ["" : 21]>
-        net (float[n, 4] x) => (float[n, 3] y) {
-            wt = Transpose <perm = [1, 0]> (w)
-            c = Cast <to = 1> (wt)
-            y = MatMul (x, c)
-        }"""
-    )
-    source.graph.initializer.append(helper.make_tensor("w", dtype, [3, 4], W.ravel()))
+    source = cast_weight(dtype)
     model = load(source)
     assert ops(model) == ["MatMul"]
     expected = numpy_helper.to_array(source.graph.initializer[0]).astype(np.float32).T

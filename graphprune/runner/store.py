@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 import zlib
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ PREFIX = "graphprune-runner-"
 CHUNK = 1 << 20
 
 
-class Source:
+class Source(ABC):
     """What a file is read from."""
 
+    @abstractmethod
     def read(self, size: int) -> bytes:
         """The next bytes; empty at the end."""
-        raise NotImplementedError
 
 
 class Store:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,16 +23,16 @@ LEAST_RUNS, MOST_RUNS, ROUNDS = 30, 1000, 10
 SPINNING_SECONDS = 0.06
 
 
-class Blockwise:
+class Blockwise(ABC):
     """Something that times its runs itself, many at a time, such as another program."""
 
     def __call__(self) -> object:
         """Runs once, not counted; nothing to do for what starts afresh each time."""
         return None
 
+    @abstractmethod
     def times(self, count: int) -> list[float]:
         """Milliseconds of so many runs."""
-        raise NotImplementedError
 
 
 def block(run: Callable[[], object], count: int) -> list[float]:
